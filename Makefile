@@ -1,0 +1,58 @@
+# Every target installs what it needs into .venv first. Nothing else is touched.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# Two processes of two threads on two cores run several times slower when idle threads spin.
+export OMP_WAIT_POLICY := passive
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# As a variable, so that it also holds in pip's isolated build environments.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check protos bench clean
+
+help:
+	@echo "make demo    tune a pretrained detector to the mAP reward (SCENES_SEED=n: on fresh scenes)"
+	@echo "make test    run every test"
+	@echo "make check   lint, format, types, import contracts, generated code"
+	@echo "make bench   measure speed; writes bench/results.jsonl"
+	@echo "make protos  regenerate the stubs in protos/"
+	@echo "make clean   remove .venv and caches; runs/ stays"
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "rewardtune needs Python 3.11 or newer, but '$(PYTHON) --version' says: $$($(PYTHON) --version 2>&1)." \
+	    "Say which one to use: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "Installing into .venv (some minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --no-input -e '.[all,dev]'
+	@touch $@
+
+demo: install
+	@$(BIN)/rewardtune demo detection $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
+
+test: install
+	@$(BIN)/pytest
+
+check: install
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo "some files are not formatted: run .venv/bin/ruff format" >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/pytest --quiet tests/protos
+
+protos: install
+	@$(BIN)/python -m protos.generate
+
+bench: install
+	@$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
