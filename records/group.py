@@ -1,0 +1,88 @@
+"""The unit of work: one example with all its rollouts, and what scoring made of it.
+
+Axes: S rollouts of the group, T tokens of a sequence, Q probed tokens, P positions, K token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How an image and its target are laid into the model's input, shared by both.
+
+    The image's longer side becomes ``scale`` times the input's side; what room is left over
+    (or, for scale > 1, what is cut off) is divided by the offsets: 0 puts it all at the bottom
+    and right, 1 all at the top and left. Flipping comes first.
+    """
+
+    flip: bool = False
+    scale: float = 1.0
+    offset_y: float = 0.0
+    offset_x: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Published:
+    """Names one set of weights: which start of the learner, and how many batches it had consumed."""
+
+    term: int
+    policy_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All rollouts of one example, drawn by one set of weights."""
+
+    ordinal: int
+    """Index of the group in the run."""
+    example: int
+    """Index of the example in the data set."""
+    view: View
+    published: Published
+    """The weights that drew it: what the sampler had loaded, not what it was asked for."""
+    tokens_ST: NDArray[np.int32]
+    log_probs_ST: NDArray[np.float32]
+    """Log-probability of each drawn token under the untempered, unrestricted policy."""
+    probe_log_probs_STQ: NDArray[np.float32]
+    """Log-probability of each token the task probes, at every position; Q may be 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a task made of a group: one reward per rollout and what it consists of."""
+
+    reward_S: NDArray[np.float64]
+    components: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Named parts of the reward, each [S], logged before they are composed."""
+    aux: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """What ``token_targets`` needs, each [S, ...]."""
+    is_valid: bool = True
+    """False: scoring failed for good. The group trains nothing; its reward is not 0 but unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """A group joined with its score; the two never travel apart."""
+
+    group: Group
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTargets:
+    """Soft targets for some positions of every rollout, beside the policy gradient.
+
+    The loss is ``weight`` times the mean, over rollouts and positions, of the cross entropy
+    between ``probabilities_SPK`` and the policy's distribution at ``token_ids_K``.
+    """
+
+    positions_P: NDArray[np.int64]
+    token_ids_K: NDArray[np.int64]
+    probabilities_SPK: NDArray[np.float32]
+    weight: float

@@ -1,0 +1,1 @@
+"""How things move between processes: the wire, job queues, weight stores, telemetry."""
