@@ -1,0 +1,47 @@
+"""Position embeddings: fixed, and learned ones carried to another grid."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sincos2d(rows: int, columns: int, width: int, *, temperature: float = 10_000.0) -> Tensor:
+    """Fixed embedding [1, rows*columns, width] (big_vision models/vit.py ``posemb_sincos_2d``).
+
+    Raises:
+        ValueError: ``width`` is no multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"a sincos2d embedding needs a width divisible by 4, got {width}")
+    y, x = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float32),
+        torch.arange(columns, dtype=torch.float32),
+        indexing="ij",
+    )
+    omega = temperature ** -(torch.arange(width // 4, dtype=torch.float32) / (width // 4 - 1))
+    x_angle, y_angle = x.flatten()[:, None] * omega, y.flatten()[:, None] * omega
+    return torch.cat([x_angle.sin(), x_angle.cos(), y_angle.sin(), y_angle.cos()], dim=1)[None]
+
+
+def resample_position_embedding(
+    embedding_1ND: Tensor, *, old_grid: tuple[int, int], new_grid: tuple[int, int]
+) -> Tensor:
+    """Carry a learned embedding to another grid: bilinear, corners on corners, no antialiasing.
+
+    Equals ``scipy.ndimage.zoom(order=1)``, which big_vision uses.
+
+    Raises:
+        ValueError: the embedding does not have ``old_grid``'s number of entries.
+    """
+    if embedding_1ND.shape[1] != old_grid[0] * old_grid[1]:
+        raise ValueError(
+            f"position embedding has {embedding_1ND.shape[1]} entries but grid "
+            f"{old_grid[0]}x{old_grid[1]} needs {old_grid[0] * old_grid[1]}"
+        )
+    if old_grid == new_grid:
+        return embedding_1ND
+    grid = embedding_1ND.unflatten(1, old_grid).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid, size=new_grid, mode="bilinear", align_corners=True)
+    return resized.permute(0, 2, 3, 1).flatten(1, 2)
