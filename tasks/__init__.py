@@ -1,0 +1,1 @@
+"""What "good" means: data sets, their order, and one folder per task."""
