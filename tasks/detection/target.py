@@ -1,0 +1,47 @@
+"""Which annotated boxes of an image the model is asked to find in a view of it.
+
+Axes: N annotated objects.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from records import View
+from tasks.detection.codec import Boxes, DetectionCodec
+from tasks.example import Example
+from tasks.view import boxes_in_view, clip_boxes
+
+MIN_VISIBLE_AREA = 0.25
+"""Share of a box that must lie in the view for it to be asked for. Below a quarter what is left
+of an object can mostly not be told from its surroundings, and asking for it teaches to guess
+boxes at the border. Only views that cut (scale above 1) are touched."""
+
+
+def target_boxes(example: Example, view: View, *, codec: DetectionCodec, input_size: int) -> Boxes:
+    """The example's boxes in the frame of the model's input, in the annotation's order.
+
+    Left out: crowd regions, boxes that are mostly outside the view, and boxes without area
+    once their corners are rounded to the codec's levels.
+    """
+    xywh_N4 = example.xywh_N4
+    yxyx_N4 = boxes_in_view(
+        np.concatenate([xywh_N4[:, :2], xywh_N4[:, :2] + xywh_N4[:, 2:]], axis=1),
+        view,
+        height=example.height,
+        width=example.width,
+        input_size=input_size,
+    )
+    clipped = clip_boxes(yxyx_N4)
+    level_N4 = codec.levels(clipped.boxes_N4)
+    is_kept_N = (
+        ~example.is_crowd_N
+        & (clipped.kept_N >= MIN_VISIBLE_AREA)
+        & (level_N4[:, 0] < level_N4[:, 2])
+        & (level_N4[:, 1] < level_N4[:, 3])
+    )
+    return Boxes(
+        yxyx_N4=clipped.boxes_N4[is_kept_N],
+        label_N=example.category_N[is_kept_N],
+        confidence_N=np.full(int(is_kept_N.sum()), codec.max_confidence, dtype=np.int64),
+    )
