@@ -1,0 +1,405 @@
+"""What a run can be told: one TOML file, checked whole before anything starts.
+
+A config is identity plus operations. Identity (task, data, policy, learner, sampler, depth,
+compute, seed) decides the final weights to the byte; operations (paths, evaluation, logging)
+may change between two starts of the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from learner.optimizer import OptimizerConfig
+from learner.schedule import ScheduleConfig
+from tasks.view import ViewConfig
+
+Mode = Literal["pretrain", "tune"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+class ConfigError(ValueError):
+    """The config cannot be run; the message is one line for the person who wrote it."""
+
+
+class Section(BaseModel):
+    """A table of the TOML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """The three data sets, and the views of them that training sees.
+
+    Where they lie is operations; what they hold is identity, by digest.
+    """
+
+    train: Path
+    """Folder of shards, as ``rewardtune data`` writes it; so are the others."""
+
+    holdout: Path | None = None
+    """On which everything is chosen: stopping, learning rates, the best checkpoint."""
+
+    validation: Path | None = None
+    """Gives reported figures and decides nothing."""
+
+    train_digest: str | None = None
+    """Hash of the manifest; filled in when the run starts, or given here to insist on it."""
+
+    holdout_digest: str | None = None
+
+    validation_digest: str | None = None
+
+    views: ViewConfig = ViewConfig()
+
+
+class PolicyConfig(Section):
+    """The network, and the weights it starts from. Sizes left out are the checkpoint's."""
+
+    checkpoint: Path | None = None
+    checkpoint_digest: str | None = None
+    """Filled in when the run starts, or given here to insist on it."""
+
+    input_size: PositiveInt | None = None
+    """Side of the square input in pixels. Other than the checkpoint's: positions are resampled."""
+
+    patch_size: PositiveInt | None = None
+    width: PositiveInt | None = None
+    num_heads: PositiveInt | None = None
+    mlp_width: PositiveInt | None = None
+    encoder_depth: PositiveInt | None = None
+    decoder_depth: PositiveInt | None = None
+
+    @property
+    def missing_sizes(self) -> list[str]:
+        """Keys without a value, which only a checkpoint can fill in."""
+        paths = {"checkpoint", "checkpoint_digest"}
+        return [name for name, value in self if value is None and name not in paths]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.input_size and self.patch_size and self.input_size % self.patch_size:
+            raise ValueError(
+                f"policy.input_size = {self.input_size} is not a multiple of "
+                f"policy.patch_size = {self.patch_size}"
+            )
+        if self.width and self.num_heads and self.width % self.num_heads:
+            raise ValueError(
+                f"policy.width = {self.width} is not a multiple of "
+                f"policy.num_heads = {self.num_heads}"
+            )
+        return self
+
+
+class SamplerConfig(Section):
+    """How rollouts are drawn."""
+
+    num_samples: int = Field(default=2, ge=1)
+    """Rollouts drawn per image."""
+
+    micro_batch: PositiveInt = 16
+    """Groups drawn together. Part of the identity: the shape of a batch moves bits."""
+
+    temperature: PositiveFloat = 1.0
+    """1 samples the policy itself, which is what the gradient is derived for."""
+
+    top_k: PositiveInt | None = None
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    dtype: Dtype = "float32"
+
+    @model_validator(mode="after")
+    def _cuts_once(self) -> Self:
+        if self.top_k is not None and self.top_p is not None:
+            raise ValueError(
+                f"sampler.top_k = {self.top_k} and sampler.top_p = {self.top_p} exclude each "
+                "other: set one of them"
+            )
+        return self
+
+
+class LearnerConfig(Section):
+    """How weights follow from rewards, or from annotations in pretraining."""
+
+    estimator: Literal["first", "leave_one_out"] = "first"
+    """first: train on one rollout, the others are its baseline (the paper's algorithm 2).
+    leave_one_out: train on all, each with the others as its baseline."""
+
+    baseline: bool = True
+    """False: the advantage is the reward itself."""
+
+    reward_weight: float = Field(default=1.0, ge=0)
+    """Weight of the policy gradient beside the task's soft targets; 0 leaves only these."""
+
+    batch_size: PositiveInt
+    """Images per step."""
+
+    num_steps: PositiveInt
+
+    micro_batch: PositiveInt
+    """Images per backward pass. Part of the identity: sums are taken in its order."""
+
+    gradient_shards: PositiveInt = 1
+    """Partial gradients that are summed last, so that as many learners give the same bytes."""
+
+    dtype: Dtype = "float32"
+    """Of the matrix products; master weights are always float32."""
+
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass: slower, in less memory."""
+
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch_size % (self.micro_batch * self.gradient_shards):
+            raise ValueError(
+                f"learner.batch_size = {self.batch_size} is not a multiple of "
+                f"learner.micro_batch * learner.gradient_shards = "
+                f"{self.micro_batch} * {self.gradient_shards}"
+            )
+        return self
+
+
+class ComputeConfig(Section):
+    """What the numbers are computed with, as far as it moves bits."""
+
+    threads: PositiveInt = 2
+    """Threads of each process. The order of a sum depends on it."""
+
+    device: Literal["cpu", "cuda", "auto"] = "auto"
+    """auto: cuda where there is one. The run records which."""
+
+
+class EvaluationConfig(Section):
+    """How the policy is measured in the course of a run. No weight depends on it."""
+
+    every_steps: PositiveInt | None = None
+    """None: before the first step and after the last only."""
+
+    num_examples: PositiveInt | None = None
+    """The first so many examples of the holdout set; None: all."""
+
+    metric: str | None = None
+    """Names the holdout metric that the best checkpoint is best by; None: the task's first."""
+
+    score_rule: str | None = None
+    """How a prediction is ranked, by the task's own names; None: the task's default."""
+
+    decoding: Literal["greedy", "sample"] = "greedy"
+    temperature: PositiveFloat = 1.0
+    """Of decoding = "sample", as is top_p."""
+
+    top_p: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _greedy_has_no_knobs(self) -> Self:
+        if self.decoding == "greedy" and (self.temperature != 1.0 or self.top_p is not None):
+            raise ValueError(
+                "evaluation.temperature and evaluation.top_p need evaluation.decoding = "
+                "'sample', but it is 'greedy'"
+            )
+        return self
+
+
+class OperationsConfig(Section):
+    """Where a run lives and what it reports."""
+
+    directory: Path = Path("runs/unnamed")
+    """Run directory. A file read by ``load_config`` defaults to runs/ and its own name."""
+
+    log_every: PositiveInt = 1
+    """Steps between two lines of the log."""
+
+    checkpoint_every: PositiveInt = 100
+    """Steps between two checkpoints; there is always one at the end."""
+
+    keep_checkpoints: int = Field(default=2, ge=2)
+    """Newest checkpoints kept, beside the best one."""
+
+    progress: bool = True
+    """Show a live line where there is a terminal."""
+
+
+class RunConfig(Section):
+    """One run: identity and operations. Built once, logged whole, never mutated."""
+
+    task: str
+    """A folder of tasks/, or the dotted path of a module of your own."""
+
+    mode: Mode
+    """pretrain: maximum likelihood on annotations. tune: REINFORCE on the task's reward."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    depth: int = Field(default=1, ge=0, le=2)
+    """How many policy versions sampling may run behind learning; 0 is strictly on-policy."""
+
+    importance_weight: bool | None = None
+    """Correct stale rollouts by a truncated weight per sequence; None: from depth 2 on."""
+
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    """The task's own settings, which it validates itself."""
+
+    data: DataConfig
+    policy: PolicyConfig
+    sampler: SamplerConfig = SamplerConfig()
+    learner: LearnerConfig
+    compute: ComputeConfig = ComputeConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    operations: OperationsConfig = OperationsConfig()
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        warmup, num_steps = self.learner.schedule.warmup, self.learner.num_steps
+        # One given in epochs or examples can be judged only once the data set is open.
+        if isinstance(warmup, int) and warmup >= num_steps:
+            raise ValueError(
+                f"learner.schedule.warmup = {warmup} must be less than "
+                f"learner.num_steps = {num_steps}"
+            )
+        if self.mode == "tune":
+            self._can_tune()
+        elif self.policy.checkpoint is None and self.policy.missing_sizes:
+            raise ValueError(
+                f"policy.{self.policy.missing_sizes[0]} is missing: without policy.checkpoint to "
+                f"take it from, set {', '.join(self.policy.missing_sizes)} under [policy]"
+            )
+        return self
+
+    def _can_tune(self) -> None:
+        num_samples, learner = self.sampler.num_samples, self.learner
+        if self.policy.checkpoint is None:
+            raise ValueError(
+                "policy.checkpoint is missing: mode = 'tune' starts from a pretrained policy"
+            )
+        if num_samples < 2 and learner.estimator == "leave_one_out":
+            raise ValueError(
+                f"sampler.num_samples = {num_samples} leaves learner.estimator = "
+                "'leave_one_out' no other rollout: set sampler.num_samples to 2 or more, or "
+                "learner.estimator to 'first'"
+            )
+        if num_samples < 2 and learner.baseline:
+            raise ValueError(
+                f"sampler.num_samples = {num_samples} leaves no rollout for the baseline: set "
+                "sampler.num_samples to 2 or more, or learner.baseline to false"
+            )
+        if learner.batch_size % self.sampler.micro_batch:
+            raise ValueError(
+                f"learner.batch_size = {learner.batch_size} is not a multiple of "
+                f"sampler.micro_batch = {self.sampler.micro_batch}"
+            )
+
+    @property
+    def weighs_importance(self) -> bool:
+        """Whether rollouts of older versions are corrected for."""
+        return self.depth >= 2 if self.importance_weight is None else self.importance_weight
+
+    def pinned(
+        self,
+        *,
+        device: Literal["cpu", "cuda"],
+        train: str,
+        holdout: str | None = None,
+        validation: str | None = None,
+        checkpoint: str | None = None,
+    ) -> RunConfig:
+        """The config with what only a started run knows; its identity is complete after this.
+
+        Args:
+            device: what ``compute.device`` came to.
+            train, holdout, validation, checkpoint: digests of what the paths hold.
+
+        Raises:
+            ConfigError: a digest was given in the config, or by an earlier start, and differs.
+        """
+        found = {
+            "data.train": train,
+            "data.holdout": holdout,
+            "data.validation": validation,
+            "policy.checkpoint": checkpoint,
+        }
+        values = self.model_dump(mode="json")
+        for key, digest in found.items():
+            section, name = key.split(".")
+            expected = values[section][f"{name}_digest"]
+            if expected is not None and digest is not None and digest != expected:
+                raise ConfigError(
+                    f"{key} = {values[section][name]} has digest {digest} but this run needs "
+                    f"{expected}: restore what it held, or start a new run on it"
+                )
+            values[section][f"{name}_digest"] = digest if digest is not None else expected
+        values["compute"]["device"] = device
+        return RunConfig.model_validate(values)
+
+    def identity(self) -> dict[str, Any]:
+        """What the final weights depend on, as plain JSON values."""
+        values = self.model_dump(mode="json", exclude={"operations", "evaluation"})
+        for key in ("train", "holdout", "validation"):
+            del values["data"][key]
+        del values["policy"]["checkpoint"]
+        values["importance_weight"] = self.weighs_importance
+        return values
+
+    def identity_hash(self) -> str:
+        """Hex SHA-256 of the identity's canonical JSON."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def diff(self, other: RunConfig) -> list[str]:
+        """Identity keys in which ``other`` differs, as ``key: mine -> theirs``; empty if none."""
+        mine, theirs = dict(_flatten(self.identity())), dict(_flatten(other.identity()))
+        return [
+            f"{key}: {json.dumps(mine.get(key))} -> {json.dumps(theirs.get(key))}"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def derived(
+    config: RunConfig, *, sequence_length: int | None = None, num_train: int | None = None
+) -> dict[str, int | float]:
+    """The sizes that follow from a config, for ``--dry-run``.
+
+    Args:
+        config: any valid config.
+        sequence_length: tokens per sequence, as the task says; None leaves token counts out.
+        num_train: examples in the training set; None leaves epochs out.
+    """
+    learner, sampler = config.learner, config.sampler
+    sizes: dict[str, int | float] = {
+        "images_per_step": learner.batch_size,
+        "images_total": learner.batch_size * learner.num_steps,
+        "learner_micro_batches_per_step": learner.batch_size // learner.micro_batch,
+    }
+    trained = learner.batch_size
+    if config.mode == "tune":
+        rollouts = learner.batch_size * sampler.num_samples
+        trained = rollouts if learner.estimator == "leave_one_out" else learner.batch_size
+        sizes["rollouts_per_step"] = rollouts
+        sizes["rollouts_total"] = rollouts * learner.num_steps
+        sizes["sampler_micro_batches_per_step"] = learner.batch_size // sampler.micro_batch
+        sizes["groups_in_flight_at_most"] = (config.depth + 1) * learner.batch_size
+        if sequence_length is not None:
+            sizes["sampled_tokens_per_step"] = rollouts * sequence_length
+    sizes["trained_sequences_per_step"] = trained
+    if sequence_length is not None:
+        sizes["trained_tokens_per_step"] = trained * sequence_length
+    if config.policy.input_size and config.policy.patch_size:
+        sizes["image_tokens"] = (config.policy.input_size // config.policy.patch_size) ** 2
+    if num_train is not None:
+        sizes["epochs"] = round(learner.batch_size * learner.num_steps / num_train, 3)
+    return sizes
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
