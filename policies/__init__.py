@@ -1,0 +1,1 @@
+"""Vision models as policies: distributions over token sequences given an image."""
