@@ -51,7 +51,8 @@ def fused_projection(*projections: HeadProjection) -> tuple[Tensor, Tensor | Non
 
 def split_heads(x_NTD: Tensor, num_heads: int) -> Tensor:
     """[N, T, H*E] to [N, H, T, E]."""
-    return x_NTD.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    split: Tensor = x_NTD.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return split
 
 
 def _merge_heads(x_NHTE: Tensor) -> Tensor:

@@ -11,16 +11,18 @@ def sincos2d(rows: int, columns: int, width: int, *, temperature: float = 10_000
     """Fixed embedding [1, rows*columns, width] (big_vision models/vit.py ``posemb_sincos_2d``).
 
     Raises:
-        ValueError: ``width`` is no multiple of 4.
+        ValueError: ``width`` is no multiple of 4, or has one frequency only.
     """
-    if width % 4:
-        raise ValueError(f"a sincos2d embedding needs a width divisible by 4, got {width}")
+    if width % 4 or width < 8:
+        raise ValueError(f"a sincos2d embedding needs a width of 8, 12, 16, ..., got {width}")
+    # On the CPU even for a network built on the meta device: no checkpoint could fill it.
     y, x = torch.meshgrid(
-        torch.arange(rows, dtype=torch.float32),
-        torch.arange(columns, dtype=torch.float32),
+        torch.arange(rows, dtype=torch.float32, device="cpu"),
+        torch.arange(columns, dtype=torch.float32, device="cpu"),
         indexing="ij",
     )
-    omega = temperature ** -(torch.arange(width // 4, dtype=torch.float32) / (width // 4 - 1))
+    frequency = torch.arange(width // 4, dtype=torch.float32, device="cpu")
+    omega = temperature ** -(frequency / (width // 4 - 1))
     x_angle, y_angle = x.flatten()[:, None] * omega, y.flatten()[:, None] * omega
     return torch.cat([x_angle.sin(), x_angle.cos(), y_angle.sin(), y_angle.cos()], dim=1)[None]
 

@@ -40,9 +40,7 @@ class Encoder(nn.Module):
 
     def __init__(self, *, depth: int, width: int, num_heads: int, mlp_width: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            EncoderBlock(width, num_heads, mlp_width) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(EncoderBlock(width, num_heads, mlp_width) for _ in range(depth))
         self.norm = LayerNorm(width)
 
     def forward(self, x_NTD: Tensor, *, recompute: bool = False) -> Tensor:

@@ -15,91 +15,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-)
 from torch import Tensor, nn
 
 from learner import adafactor
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_compiles)]
-"""A regular expression for whole parameter names, slashes for dots: ``encoder/.*``."""
-
-
-class _SharedConfig(BaseModel):
-    """What surrounds the update rule."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: PositiveFloat
-    """Peak step size. No default: it belongs to the checkpoint being tuned."""
-
-    weight_decay: NonNegativeFloat = 0.0
-    """Share of a weight taken off per step at schedule 1, whatever the learning rate."""
-
-    grad_clip_norm: PositiveFloat | None = None
-    """Gradients are scaled down to this global L2 norm where they exceed it."""
-
-    learning_rate_multipliers: tuple[tuple[Pattern, PositiveFloat], ...] = ()
-    """Of the first pattern that matches; 1 where none does."""
-
-    weight_decay_multipliers: tuple[tuple[Pattern, NonNegativeFloat], ...] = ((".*/kernel", 1.0),)
-    """Of the first pattern that matches; 0 where none does, so biases and embeddings are spared."""
-
-    frozen: tuple[Pattern, ...] = ()
-    """Parameters that stay as they are: no update, no decay, no part in the clipped norm."""
-
-
-class AdafactorConfig(_SharedConfig):
-    """The paper's optimizer; see ``learner.adafactor``."""
-
-    kind: Literal["adafactor"] = "adafactor"
-
-    beta2_cap: float = Field(default=0.999, ge=0.0, lt=1.0)
-    """Upper limit of the second moment's decay. All UViM runs use 0.95."""
-
-    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
-
-    momentum_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """How momentum is stored; it is computed in float32."""
-
-    min_dim_size_to_factor: PositiveInt = 32
-
-    clipping_threshold: PositiveFloat | None = None
-    """Largest root mean square of one parameter's scaled gradient."""
-
-
-class AdamWConfig(_SharedConfig):
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980), debiased, with decoupled weight decay."""
-
-    kind: Literal["adamw"] = "adamw"
-
-    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
-
-    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
-
-    epsilon: PositiveFloat = 1e-8
-
-
-OptimizerConfig = Annotated[AdafactorConfig | AdamWConfig, Field(discriminator="kind")]
+from learner.config import AdafactorConfig, AdamWConfig
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class View:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Published:
-    """Names one set of weights: which start of the learner, and how many batches it had consumed."""
+    """Names one set of weights: which start of the learner, and the batches it had consumed."""
 
     term: int
     policy_version: int

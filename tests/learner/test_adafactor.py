@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from learner import adafactor
-from learner.optimizer import AdafactorConfig, Optimizer
+from learner.config import AdafactorConfig
+from learner.optimizer import Optimizer
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "adafactor.npz"
 Array = npt.NDArray[np.float64]

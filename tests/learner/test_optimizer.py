@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from learner.optimizer import (
-    AdafactorConfig,
-    AdamWConfig,
-    Optimizer,
-    OptimizerConfig,
-    global_grad_norm,
-)
+from learner.config import AdafactorConfig, AdamWConfig, OptimizerConfig
+from learner.optimizer import Optimizer, global_grad_norm
 
 SHAPES = {
     "encoder.attn.query.kernel": (40, 2, 32),

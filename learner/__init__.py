@@ -1,0 +1,1 @@
+"""MLE and REINFORCE: what changes a policy's weights, and how that survives a crash."""

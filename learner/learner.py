@@ -1,0 +1,241 @@
+"""One update of the policy from a batch of scored groups, or of annotated examples.
+
+Axes: G groups, R trained rollouts, T tokens, P positions, K token ids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner.batch import ReinforceBatch, reinforce_batch
+from learner.config import LearnerConfig
+from learner.ledger import Ledger
+from learner.loss import (
+    importance_weights,
+    live_positions,
+    maximum_likelihood_loss,
+    reinforce_loss,
+    soft_target_loss,
+)
+from learner.optimizer import Optimizer
+from learner.schedule import multiplier
+from policies.policy import Policy, TokenQueries
+from records import ScoredGroup
+from tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one batch did."""
+
+    is_skipped: bool
+    """The batch moved no weight: its gradient was not finite, or it held nothing valid."""
+    metrics: Mapping[str, float]
+
+
+class Learner:
+    """Holds the master weights; consumes batches in order and counts them.
+
+    Gradients are summed micro-batch by micro-batch within each shard and then shard by shard,
+    always in the same order: how the work is shared out does not move a bit.
+    """
+
+    def __init__(
+        self, policy: Policy, config: LearnerConfig, *, task: Task, weighs_importance: bool = False
+    ) -> None:
+        """Start afresh with the policy's weights, which the learner owns from here on.
+
+        Args:
+            config: durations of the schedule in steps.
+            weighs_importance: correct rollouts of older versions by a truncated weight.
+        """
+        self.policy = policy
+        self.ledger = Ledger(batch_size=config.batch_size)
+        self._config = config
+        self._task = task
+        self._weighs_importance = weighs_importance
+        self._parameters = dict(policy.module.named_parameters())
+        self._optimizer = Optimizer(self._parameters, config.optimizer)
+        self._device = next(iter(self._parameters.values())).device
+
+    @property
+    def policy_version(self) -> int:
+        """Batches consumed."""
+        return self.ledger.num_batches
+
+    def reinforce(self, scored: Sequence[ScoredGroup], images_GHWC: Tensor) -> StepReport:
+        """Consume one batch of scored groups (algorithm 2 of the paper).
+
+        Args:
+            scored: the groups of ``ledger.next_ordinals``, in that order.
+            images_GHWC: their pictures through their views, in [-1, 1].
+        """
+        batch = reinforce_batch(
+            scored,
+            task=self._task,
+            estimator=self._config.estimator,
+            has_baseline=self._config.baseline,
+        )
+        sums = _Sums()
+        num_valid = batch.num_valid
+        if num_valid:
+
+            def loss(rows: slice) -> Tensor:
+                return self._reinforce_loss(batch, images_GHWC, rows, sums=sums) / num_valid
+
+            self._accumulate(loss)
+        update = self._update(has_gradient=num_valid > 0)
+        self.ledger.consume(
+            [s.group.ordinal for s in scored],
+            invalid=[s.group.ordinal for s in scored if not s.score.is_valid],
+            is_skipped=update.is_skipped,
+        )
+        return StepReport(update.is_skipped, {**update.metrics, **sums.means(num_valid)})
+
+    def maximum_likelihood(self, tokens_GT: Tensor, images_GHWC: Tensor) -> StepReport:
+        """Consume one batch of annotated examples (algorithm 1 of the paper)."""
+        tokens_GRT = tokens_GT[:, None].to(self._device)
+        live_GRT = live_positions(tokens_GRT, self._task.stop_token)
+        sums = _Sums()
+        num_examples = len(tokens_GT)
+
+        def loss(rows: slice) -> Tensor:
+            with self._autocast():
+                log_probs = self.policy.log_prob(
+                    images_GHWC[rows].to(self._device),
+                    tokens_GRT[rows],
+                    recompute=self._config.activation_checkpointing,
+                )
+            total = maximum_likelihood_loss(log_probs.drawn_GST, live_GRT[rows])
+            sums.add("loss", total)
+            return total / num_examples
+
+        self._accumulate(loss)
+        update = self._update(has_gradient=True)
+        self.ledger.consume(self.ledger.next_ordinals, invalid=(), is_skipped=update.is_skipped)
+        return StepReport(update.is_skipped, {**update.metrics, **sums.means(num_examples)})
+
+    def _reinforce_loss(
+        self, batch: ReinforceBatch, images_GHWC: Tensor, rows: slice, *, sums: _Sums
+    ) -> Tensor:
+        tokens_GRT = batch.tokens_GRT[rows].to(self._device)
+        valid_G = batch.is_valid_G[rows].to(self._device)
+        advantage_GR = batch.advantage_GR[rows].to(self._device)
+        behaviour_GRT = batch.behaviour_log_prob_GRT[rows].to(self._device)
+        targets = batch.targets
+        with self._autocast():
+            log_probs = self.policy.log_prob(
+                images_GHWC[rows].to(self._device),
+                tokens_GRT,
+                queries=None
+                if targets is None
+                else TokenQueries(
+                    positions_P=targets.queries.positions_P.to(self._device),
+                    token_ids_K=targets.queries.token_ids_K.to(self._device),
+                ),
+                recompute=self._config.activation_checkpointing,
+            )
+        drawn_GRT = log_probs.drawn_GST
+        live_GRT = live_positions(tokens_GRT, self._task.stop_token) * valid_G[:, None, None]
+        if self._weighs_importance:
+            weight_GR = importance_weights(drawn_GRT, behaviour_GRT, live_GRT)
+            advantage_GR = advantage_GR * weight_GR
+            per_group = weight_GR.mean(dim=1) * valid_G
+            sums.add("importance_weight_mean", per_group.sum())
+            sums.add("importance_weight_square", ((weight_GR**2).mean(dim=1) * valid_G).sum())
+        policy_gradient = reinforce_loss(drawn_GRT, advantage_GR, live_GRT)
+        total = self._config.reward_weight * policy_gradient
+        sums.add("reinforce_loss", policy_gradient)
+        if targets is not None and log_probs.queried_GSPK is not None:
+            soft = soft_target_loss(
+                log_probs.queried_GSPK, targets.probability_GRPK[rows].to(self._device), valid_G
+            )
+            total = total + targets.weight * soft
+            sums.add("soft_target_loss", soft)
+        sums.add("loss", total)
+        gap_GRT = (drawn_GRT.detach() - behaviour_GRT).abs() * live_GRT
+        sums.add("log_prob_gap", gap_GRT.mean(dim=(1, 2)).sum())
+        return total
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._config.dtype == "bfloat16"
+        )
+
+    def _accumulate(self, loss: Callable[[slice], Tensor]) -> None:
+        """Gradients of all micro-batches into ``.grad``, in the fixed order."""
+        config = self._config
+        shard_size = config.batch_size // config.gradient_shards
+        shards: list[list[Tensor]] = []
+        for shard in range(config.gradient_shards):
+            self._optimizer.zero_grad()
+            for start in range(0, shard_size, config.micro_batch):
+                first = shard * shard_size + start
+                loss(slice(first, first + config.micro_batch)).backward()
+            shards.append([p.grad for p in self._trained() if p.grad is not None])
+        for parameter, *gradients in zip(self._trained(), *shards, strict=True):
+            total = gradients[0]
+            for gradient in gradients[1:]:
+                total = total + gradient
+            parameter.grad = total
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self._parameters.values() if p.requires_grad]
+
+    def _update(self, *, has_gradient: bool) -> StepReport:
+        if not has_gradient:
+            return StepReport(is_skipped=True, metrics={})
+        grad_norm = self._optimizer.grad_norm()
+        if not math.isfinite(grad_norm):
+            return StepReport(is_skipped=True, metrics={"grad_norm": grad_norm})
+        rate = multiplier(self._config.schedule, self.policy_version, self._config.num_steps)
+        step = self._optimizer.step(rate, grad_norm=grad_norm)
+        return StepReport(
+            is_skipped=False,
+            metrics={
+                "grad_norm": grad_norm,
+                "update_norm": step.update_norm,
+                "learning_rate": rate * self._config.optimizer.learning_rate,
+            },
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """The master weights by name; live tensors."""
+        return {name: parameter.detach() for name, parameter in self._parameters.items()}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Optimizer tensors (live) and the ledger, for a checkpoint beside ``weights``."""
+        return self._optimizer.state_dict(), self.ledger.to_state()
+
+    @torch.no_grad()
+    def restore(
+        self,
+        weights: Mapping[str, Tensor],
+        optimizer: Mapping[str, Tensor],
+        ledger: dict[str, Any],
+    ) -> None:
+        """Continue where ``state`` was taken, bit for bit."""
+        for name, parameter in self._parameters.items():
+            parameter.copy_(weights[name])
+        self._optimizer.load_state_dict(optimizer)
+        self.ledger = Ledger.from_state(ledger)
+
+
+class _Sums:
+    """Sums over a step's micro-batches, kept on the device until the step is over."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Tensor] = {}
+
+    def add(self, name: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self._totals[name] = self._totals[name] + value if name in self._totals else value
+
+    def means(self, count: int) -> dict[str, float]:
+        return {name: float(total) / count for name, total in self._totals.items()}

@@ -1,0 +1,53 @@
+"""The losses, as sums over groups that the caller divides by the global number of groups.
+
+Axes: G groups, R trained rollouts, T tokens, P positions, K token ids.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+IMPORTANCE_LIMIT = 2.0
+"""Largest weight of a stale rollout."""
+
+
+def live_positions(tokens_GRT: Tensor, stop_token: int | None) -> Tensor:
+    """1.0 up to and including a stop token, 0.0 after it, where nothing was chosen."""
+    if stop_token is None:
+        return torch.ones(tokens_GRT.shape, device=tokens_GRT.device)
+    is_stop = tokens_GRT == stop_token
+    stops_before = is_stop.cumsum(dim=-1) - is_stop.to(torch.int64)
+    return (stops_before == 0).float()
+
+
+def importance_weights(
+    log_prob_GRT: Tensor, behaviour_log_prob_GRT: Tensor, live_GRT: Tensor
+) -> Tensor:
+    """Policy over behaviour probability of whole sequences [G, R], truncated, no gradient."""
+    gap_GR = ((log_prob_GRT.detach() - behaviour_log_prob_GRT) * live_GRT).sum(dim=-1)
+    return gap_GR.exp().clamp(max=IMPORTANCE_LIMIT)
+
+
+def reinforce_loss(log_prob_GRT: Tensor, advantage_GR: Tensor, live_GRT: Tensor) -> Tensor:
+    """Sum over groups of the mean over rollouts and all T positions of -advantage * log p.
+
+    The mean is over T whatever the sequence's length: only beside another loss term does it
+    matter, and there it is what big_vision's published sketch does.
+    """
+    num_rollouts, length = log_prob_GRT.shape[1:]
+    weighted = advantage_GR[..., None] * log_prob_GRT * live_GRT
+    return -weighted.sum() / (num_rollouts * length)
+
+
+def soft_target_loss(log_prob_GRPK: Tensor, probability_GRPK: Tensor, is_valid_G: Tensor) -> Tensor:
+    """Sum over groups of the mean over rollouts and positions of the cross entropy."""
+    num_rollouts, num_positions = log_prob_GRPK.shape[1:3]
+    cross_entropy_G = -(probability_GRPK * log_prob_GRPK).sum(dim=(1, 2, 3))
+    return (cross_entropy_G * is_valid_G).sum() / (num_rollouts * num_positions)
+
+
+def maximum_likelihood_loss(log_prob_GRT: Tensor, live_GRT: Tensor) -> Tensor:
+    """Sum over groups of the mean over live positions of -log p."""
+    per_sequence = (log_prob_GRT * live_GRT).sum(dim=-1) / live_GRT.sum(dim=-1)
+    return -per_sequence.mean(dim=1).sum()
