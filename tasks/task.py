@@ -38,6 +38,15 @@ class Task(Protocol):
         """Tokens whose log-probs the sampler returns at every position."""
         ...
 
+    @property
+    def score_rules(self) -> tuple[str, ...]:
+        """How predictions can be ranked; the first is the default."""
+        ...
+
+    def describe_vocabulary(self) -> dict[str, Any]:
+        """What the tokens mean, as JSON; policies store it to refuse another vocabulary."""
+        ...
+
     def target_tokens(
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
     ) -> NDArray[np.int32]:

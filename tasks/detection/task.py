@@ -89,6 +89,10 @@ class DetectionTask:
     def probe_tokens(self) -> tuple[int, ...]:
         return (WRONG, RIGHT)
 
+    @property
+    def score_rules(self) -> tuple[str, ...]:
+        return SCORE_RULES
+
     @cached_property
     def class_weight_C(self) -> NDArray[np.float64]:
         """What finding one object of each class earns."""

@@ -1,0 +1,1 @@
+"""Reward workers: pull groups, score them in killable children, commit results once."""

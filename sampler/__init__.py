@@ -1,0 +1,1 @@
+"""Draws groups of rollouts with the policy version it is told to use."""

@@ -1,0 +1,116 @@
+"""Drawing the groups of consecutive ordinals.
+
+Axes: G groups, S rollouts, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from policies.draw import Decoding, uniforms
+from policies.policy import Policy, Samples
+from policies.weights import load_weights
+from records import Group, PackedWeights, Published
+from tasks.batch import images_in_view
+from tasks.example import Dataset
+from tasks.order import DataOrder, OrderEntry
+from tasks.task import Task
+
+
+class Sampler:
+    """A policy of its own, drawing what the data order names.
+
+    What it draws is a function of the run's seed, the ordinals and the loaded weights, and of
+    how many ordinals it is handed at once: batch shape moves bits.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        task: Task,
+        dataset: Dataset,
+        order: DataOrder,
+        seed: int,
+        num_samples: int,
+        decoding: Decoding,
+    ) -> None:
+        """Take ``policy`` over; its weights are replaced by ``load``."""
+        self._policy = policy
+        self._task = task
+        self._dataset = dataset
+        self._order = order
+        self._seed = seed
+        self._num_samples = num_samples
+        self._decoding = decoding
+        self._loaded: Published | None = None
+
+    @property
+    def loaded(self) -> Published | None:
+        """The weights in use."""
+        return self._loaded
+
+    def load(self, weights: PackedWeights, published: Published) -> None:
+        self._loaded = None  # a load that fails half way leaves nothing usable
+        load_weights(self._policy.module, weights)
+        self._loaded = published
+
+    def sample(self, ordinals: Sequence[int]) -> list[Group]:
+        """Draw one micro-batch.
+
+        Raises:
+            RuntimeError: no weights are loaded.
+        """
+        if self._loaded is None:
+            raise RuntimeError("the sampler has no weights: load some before sampling")
+        entries = [self._order.entry(ordinal) for ordinal in ordinals]
+        images_GHWC = images_in_view(
+            self._dataset,
+            [(entry.example, entry.view) for entry in entries],
+            input_size=self._policy.input_size,
+        )
+        parameter = next(self._policy.module.parameters())
+        samples = self._policy.sample(
+            torch.from_numpy(images_GHWC).to(parameter.device),
+            self._uniforms(ordinals).to(parameter.device),
+            decoding=self._decoding,
+            probe_tokens=self._task.probe_tokens,
+            stop_token=self._task.stop_token,
+        )
+        return _groups(ordinals, entries, samples, self._loaded)
+
+    def _uniforms(self, ordinals: Sequence[int]) -> torch.Tensor:
+        num_groups, num_samples = len(ordinals), self._num_samples
+        uniforms_NT = uniforms(
+            seed=self._seed,
+            ordinals_N=torch.tensor(ordinals).repeat_interleave(num_samples),
+            rollouts_N=torch.arange(num_samples).repeat(num_groups),
+            sequence_length=self._policy.sequence_length,
+        )
+        uniforms_GST: torch.Tensor = uniforms_NT.unflatten(0, (num_groups, num_samples))
+        return uniforms_GST
+
+
+def _groups(
+    ordinals: Sequence[int],
+    entries: Sequence[OrderEntry],
+    samples: Samples,
+    published: Published,
+) -> list[Group]:
+    tokens_GST = samples.tokens_GST.cpu().numpy()
+    log_probs_GST = samples.log_probs_GST.cpu().numpy()
+    probe_log_probs_GSTQ = samples.probe_log_probs_GSTQ.cpu().numpy()
+    return [
+        Group(
+            ordinal=ordinal,
+            example=entry.example,
+            view=entry.view,
+            published=published,
+            tokens_ST=tokens_GST[row],
+            log_probs_ST=log_probs_GST[row],
+            probe_log_probs_STQ=probe_log_probs_GSTQ[row],
+        )
+        for row, (ordinal, entry) in enumerate(zip(ordinals, entries, strict=True))
+    ]
