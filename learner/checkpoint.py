@@ -44,7 +44,7 @@ class _Manifest(BaseModel):
     files: dict[str, _Written]
 
 
-class CheckpointError(Exception):
+class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or cannot be read as it was written."""
 
 

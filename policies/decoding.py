@@ -1,7 +1,7 @@
 """Drawing token sequences with cached keys and values.
 
 Keys and values of the image stand once per group; those of the tokens drawn so far in a cache
-of fixed size. Nothing in the loop waits for the device.
+of fixed size. Nothing in the loop waits for a GPU.
 
 Axes: G groups, S sequences of a group, N = G*S, T tokens, P patches, D width, H heads, E width
 of a head, V vocabulary, Q probed tokens.
@@ -9,95 +9,101 @@ of a head, V vocabulary, Q probed tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.attention import fused_projection, split_heads
+from layers.attention import CrossAttention, fused_projection, split_heads
 from layers.dense import LAYER_NORM_EPSILON, LayerNorm
 from layers.transformer import DecoderBlock
-from policies.draw import Decoding, draw_tokens
+from policies.draw import Decoding, draw_tokens, invert_cumulative
+from policies.past import token_past
 from policies.policy import Samples
+from policies.prepared import PreparedLinear
 
 if TYPE_CHECKING:
     from policies.encoder_decoder import TokenDecoder
 
 
-@dataclass(frozen=True, slots=True)
-class _BlockState:
-    """One decoder block's weights as single matrices, and its caches for one call."""
+class _Norm:
+    def __init__(self, norm: LayerNorm, dtype: torch.dtype) -> None:
+        self._scale, self._bias = norm.scale.to(dtype), norm.bias.to(dtype)
 
-    block: DecoderBlock
-    qkv_DX: Tensor
-    self_out_DD: Tensor
-    cross_query_DD: Tensor
-    cross_out_DD: Tensor
-    key_cache_NHTE: Tensor
-    value_cache_NHTE: Tensor
-    context_key_GHPE: Tensor
-    context_value_GHPE: Tensor
+    def apply(self, x_ND: Tensor) -> Tensor:
+        return F.layer_norm(x_ND, self._scale.shape, self._scale, self._bias, LAYER_NORM_EPSILON)
 
 
-def _prepare(
-    block: DecoderBlock, context_GPD: Tensor, num_sequences: int, length: int
-) -> _BlockState:
-    attention, cross = block.self_attention, block.cross_attention
-    dtype, num_heads = context_GPD.dtype, attention.num_heads
-    qkv, _ = fused_projection(attention.query, attention.key, attention.value)
-    context_kv, _ = fused_projection(cross.key, cross.value)
-    key, value = (context_GPD @ context_kv.to(dtype)).chunk(2, dim=-1)
-    head_width = context_GPD.shape[-1] // num_heads
-    # The score's 1/sqrt(E) goes into the query weights, once per call.
-    cache = context_GPD.new_zeros(2, num_sequences, num_heads, length, head_width)
-    return _BlockState(
-        block=block,
-        qkv_DX=qkv.to(dtype),
-        self_out_DD=attention.out.kernel.flatten(0, 1).to(dtype),
-        cross_query_DD=cross.query.kernel.flatten(1).to(dtype),
-        cross_out_DD=cross.out.kernel.flatten(0, 1).to(dtype),
-        key_cache_NHTE=cache[0],
-        value_cache_NHTE=cache[1],
-        context_key_GHPE=split_heads(key, num_heads).contiguous(),
-        context_value_GHPE=split_heads(value, num_heads).contiguous(),
-    )
+class _ImageAttention:
+    """Cross-attention; the queries of all of a group's sequences are one matrix."""
+
+    def __init__(self, attention: CrossAttention, context_GPD: Tensor, num_sequences: int) -> None:
+        num_heads, dtype = attention.num_heads, context_GPD.dtype
+        self._shape_GSHE = (len(context_GPD), -1, num_heads, context_GPD.shape[-1] // num_heads)
+        self._query = PreparedLinear(
+            _scaled(attention.query.kernel), None, dtype=dtype, num_rows=num_sequences
+        )
+        self._out = PreparedLinear(
+            attention.out.kernel.flatten(0, 1), None, dtype=dtype, num_rows=num_sequences
+        )
+        kernel, _ = fused_projection(attention.key, attention.value)
+        keys, values = (
+            split_heads(part, num_heads).flatten(0, 1)
+            for part in (context_GPD @ kernel.to(dtype)).chunk(2, dim=-1)
+        )
+        self._keys_BEP = keys.transpose(1, 2).contiguous()  # B = G*H
+        self._values_BPE = values.contiguous()
+
+    def apply(self, x_ND: Tensor, residual_ND: Tensor) -> Tensor:
+        query_GSHE = self._query.apply(x_ND).view(self._shape_GSHE)
+        query_BSE = query_GSHE.transpose(1, 2).flatten(0, 1)
+        weights_BSP = torch.bmm(query_BSE, self._keys_BEP).softmax(dim=-1)
+        mixed_BSE = torch.bmm(weights_BSP, self._values_BPE)
+        mixed_GSHE = mixed_BSE.unflatten(0, (len(query_GSHE), -1)).transpose(1, 2)
+        return self._out.apply_added(mixed_GSHE.reshape(x_ND.shape), residual_ND)
 
 
-def _normalise(norm: LayerNorm, x_ND: Tensor) -> Tensor:
-    scale, bias = norm.scale.to(x_ND.dtype), norm.bias.to(x_ND.dtype)
-    return F.layer_norm(x_ND, scale.shape, scale, bias, LAYER_NORM_EPSILON)
+class _Block:
+    """One decoder block's weights and caches for one call of ``decode``."""
+
+    def __init__(
+        self, block: DecoderBlock, context_GPD: Tensor, num_sequences: int, length: int
+    ) -> None:
+        dtype, attention = context_GPD.dtype, block.self_attention
+
+        def prepare(kernel: Tensor, bias: Tensor | None = None) -> PreparedLinear:
+            return PreparedLinear(kernel, bias, dtype=dtype, num_rows=num_sequences)
+
+        kernels = (attention.key.kernel.flatten(1), attention.value.kernel.flatten(1))
+        self._norms = [_Norm(n, dtype) for n in (block.norm_0, block.norm_1, block.norm_2)]
+        self._fused = prepare(torch.cat([_scaled(attention.query.kernel), *kernels], dim=1))
+        self._past = token_past(
+            num_sequences=num_sequences,
+            length=length,
+            num_heads=attention.num_heads,
+            like_D=context_GPD,
+        )
+        self._out = prepare(attention.out.kernel.flatten(0, 1))
+        self._image = _ImageAttention(block.cross_attention, context_GPD, num_sequences)
+        self._dense_0 = prepare(block.mlp.dense_0.kernel, block.mlp.dense_0.bias)
+        self._dense_1 = prepare(block.mlp.dense_1.kernel, block.mlp.dense_1.bias)
+
+    def step(self, x_ND: Tensor, position: int) -> Tensor:
+        fused_NX = self._fused.apply(self._norms[0].apply(x_ND))
+        x_ND = self._out.apply_added(self._past.attend(fused_NX, position), x_ND)
+        x_ND = self._image.apply(self._norms[1].apply(x_ND), x_ND)
+        hidden = self._dense_0.apply_gelu(self._norms[2].apply(x_ND))
+        return self._dense_1.apply_added(hidden, x_ND)
 
 
-def _step(state: _BlockState, x_ND: Tensor, position: int) -> Tensor:
-    block = state.block
-    num_groups, num_heads, _, head_width = state.context_key_GHPE.shape
-    num_sequences = x_ND.shape[0]
-
-    fused = _normalise(block.norm_0, x_ND) @ state.qkv_DX
-    query, key, value = fused.view(num_sequences, 3, num_heads, head_width).unbind(1)
-    state.key_cache_NHTE[:, :, position] = key
-    state.value_cache_NHTE[:, :, position] = value
-    mixed = F.scaled_dot_product_attention(
-        query[:, :, None],
-        state.key_cache_NHTE[:, :, : position + 1],
-        state.value_cache_NHTE[:, :, : position + 1],
-    )
-    x_ND = torch.addmm(x_ND, mixed.reshape(num_sequences, -1), state.self_out_DD)
-
-    query = _normalise(block.norm_1, x_ND) @ state.cross_query_DD
-    query = query.view(num_groups, -1, num_heads, head_width).transpose(1, 2)
-    mixed = F.scaled_dot_product_attention(query, state.context_key_GHPE, state.context_value_GHPE)
-    mixed = mixed.transpose(1, 2).reshape(num_sequences, -1)
-    x_ND = torch.addmm(x_ND, mixed, state.cross_out_DD)
-
-    mlp = block.mlp
-    hidden = F.linear(_normalise(block.norm_2, x_ND), mlp.dense_0.kernel.t(), mlp.dense_0.bias)
-    hidden = F.gelu(hidden, approximate="tanh")
-    return x_ND + F.linear(hidden, mlp.dense_1.kernel.t(), mlp.dense_1.bias)
+def _scaled(kernel_DHE: Tensor) -> Tensor:
+    """Query kernel [D, H*E] with the score's 1/sqrt(E) in it, so that no step multiplies by it."""
+    return kernel_DHE.flatten(1) / math.sqrt(kernel_DHE.shape[-1])
 
 
+@torch.no_grad()
 def decode(
     decoder: TokenDecoder,
     context_GPD: Tensor,
@@ -107,15 +113,20 @@ def decode(
     probe_tokens: tuple[int, ...],
     stop_token: int | None,
 ) -> Samples:
-    """Draw ``uniforms_GST.shape[1]`` sequences for each encoded image; see ``Policy.sample``."""
+    """Draw ``uniforms_GST.shape[1]`` sequences for each encoded image; see ``Policy.sample``.
+
+    Computes in the context's dtype, but for the head: its logits are float32.
+    """
     num_groups, num_samples, length = uniforms_GST.shape
-    uniforms_NT = uniforms_GST.flatten(0, 1)
-    num_sequences = num_groups * num_samples
-    states = [
-        _prepare(block, context_GPD, num_sequences, length)  # type: ignore[arg-type]
-        for block in decoder.blocks
-    ]
-    device = context_GPD.device
+    num_sequences, device, dtype = num_groups * num_samples, context_GPD.device, context_GPD.dtype
+    uniforms_TN = uniforms_GST.flatten(0, 1).t().contiguous()
+    blocks = [_Block(b, context_GPD, num_sequences, length) for b in decoder.blocks]  # type: ignore[arg-type]
+    norm = _Norm(decoder.norm, dtype)
+    project = decoder.head.project
+    head = PreparedLinear(
+        project.kernel, project.bias, dtype=torch.float32, num_rows=num_sequences
+    )
+
     tokens_TN = torch.zeros(length, num_sequences, dtype=torch.int64, device=device)
     log_probs_TN = torch.zeros(length, num_sequences, device=device)
     probes = torch.tensor(probe_tokens, dtype=torch.int64, device=device)
@@ -124,12 +135,20 @@ def decode(
     token_N = torch.zeros(num_sequences, dtype=torch.int64, device=device)
     for position in range(length):
         x_ND = F.embedding(token_N, decoder.token_embedding)
-        x_ND = (x_ND + decoder.position_embedding[0, position]).to(context_GPD.dtype)
-        for state in states:
-            x_ND = _step(state, x_ND, position)
-        logits_NV = decoder.head.forward(_normalise(decoder.norm, x_ND))
-        token_N = draw_tokens(logits_NV, uniforms_NT[:, position], decoding)
-        normaliser_N1 = logits_NV.logsumexp(dim=-1, keepdim=True)
+        x_ND = (x_ND + decoder.position_embedding[0, position]).to(dtype)
+        for block in blocks:
+            x_ND = block.step(x_ND, position)
+        logits_NV = head.apply(norm.apply(x_ND).float())
+
+        probability_NV = logits_NV.softmax(dim=-1)
+        # logsumexp without another pass of exponentials.
+        normaliser_N1 = (
+            logits_NV.amax(-1, keepdim=True) - probability_NV.amax(-1, keepdim=True).log()
+        )
+        if decoding.is_plain:
+            token_N = invert_cumulative(probability_NV, uniforms_TN[position])
+        else:
+            token_N = draw_tokens(logits_NV, uniforms_TN[position], decoding)
         log_prob_N = (logits_NV.gather(1, token_N[:, None]) - normaliser_N1).squeeze(1)
         probe_log_probs_TNQ[position] = logits_NV[:, probes] - normaliser_N1
         if stop_token is not None:

@@ -107,15 +107,17 @@ def test_log_probs_equal_those_of_teacher_forcing_at_other_sizes(
     torch.testing.assert_close(samples.log_probs_GST, forced.detach(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("stop_token", [None, 5])
+@pytest.mark.parametrize("stops", [False, True])
 @pytest.mark.parametrize(
     "decoding", [SAMPLING, Decoding(temperature=1.5, top_k=6)], ids=["plain", "restricted"]
 )
 def test_tokens_equal_those_of_a_loop_without_caches(
-    random_policy: Build, decoding: Decoding, stop_token: int | None
+    random_policy: Build, decoding: Decoding, stops: bool
 ) -> None:
     policy = random_policy()
     images, uniforms_GST = torch.randn(2, 32, 32, 3), some_uniforms(2, 4, 12)
+    free = policy.sample(images, uniforms_GST, decoding=decoding).tokens_GST
+    stop_token = int(free[0, 0, 4]) if stops else None
     context = policy.encode(images)
     tokens_NT = torch.zeros(8, 12, dtype=torch.int64)
     for position in range(12):
@@ -126,16 +128,18 @@ def test_tokens_equal_those_of_a_loop_without_caches(
         if stop_token is not None:
             token_N[(tokens_NT[:, :position] == stop_token).any(dim=1)] = 0
         tokens_NT[:, position] = token_N
-    samples = policy.sample(images, uniforms_GST, decoding=decoding, stop_token=stop_token)
-    assert samples.tokens_GST.flatten(0, 1).tolist() == tokens_NT.tolist()
+    found = policy.sample(images, uniforms_GST, decoding=decoding, stop_token=stop_token).tokens_GST
+    assert found.flatten(0, 1).tolist() == tokens_NT.tolist()
+    assert torch.equal(found, free) != stops
 
 
 def test_nothing_is_drawn_after_the_stop_token(random_policy: Build) -> None:
     policy = random_policy()
     images, uniforms_GST = torch.randn(4, 32, 32, 3), some_uniforms(4, 8, 12)
     free = policy.sample(images, uniforms_GST, decoding=SAMPLING)
-    stopped = policy.sample(images, uniforms_GST, decoding=SAMPLING, stop_token=5)
-    is_stop = free.tokens_GST == 5
+    stop = int(free.tokens_GST[0, 0, 5])
+    stopped = policy.sample(images, uniforms_GST, decoding=SAMPLING, stop_token=stop)
+    is_stop = free.tokens_GST == stop
     is_after = is_stop.cumsum(dim=-1) - is_stop.long() > 0
     assert 0 < is_after.sum() < is_after.numel()
     # Until the stop token and with it, both are the same draw.

@@ -247,6 +247,14 @@ def test_a_full_disk_is_one_error_and_leaves_the_old_policy(
     assert load_policy(saved).policy.config.width == 256
 
 
+def test_whoever_reads_the_old_policy_goes_on_reading_it(saved: Path, random_policy: Build) -> None:
+    before = saved.read_bytes()
+    with saved.open("rb") as reader:
+        save_policy(saved, random_policy(seed=1), vocabulary={}, provenance={})
+        assert reader.read() == before
+    assert saved.read_bytes() != before
+
+
 def test_a_writer_that_is_stopped_leaves_the_old_policy(
     saved: Path, random_policy: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,204 @@
+"""Attention of each sequence's newest token to the tokens before it.
+
+``TokenPast`` keeps their keys and values, for as many tokens as it is built for, and allocates
+nothing more. The CPU has its own: with one query per sequence there is no matrix product to
+speak of, and torch's attention takes five times as long as reading the cache once.
+
+Axes: N sequences, T tokens, D width = H heads of E, B blocks of L sequences (lanes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, Protocol, TypeVar, cast
+
+import numba
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+_NUM_LANES = 64
+"""Sequences of a block: their part of one head's keys stays in the first-level cache."""
+
+
+class TokenPast(Protocol):
+    def attend(self, fused_NX: Tensor, position: int) -> Tensor:
+        """Keep the tokens' keys and values, and mix the values up to ``position``: [N, D].
+
+        Args:
+            fused_NX: queries, keys and values [N, 3*D]; the score's 1/sqrt(E) is in the queries.
+            position: of these tokens; earlier ones have been attended before.
+        """
+        ...
+
+
+def token_past(*, num_sequences: int, length: int, num_heads: int, like_D: Tensor) -> TokenPast:
+    """An empty past on the device and in the dtype of ``like_D``, whose last axis is the width."""
+    kind = CpuTokenPast if like_D.device.type == "cpu" else DeviceTokenPast
+    return kind(num_sequences=num_sequences, length=length, num_heads=num_heads, like_D=like_D)
+
+
+class DeviceTokenPast:
+    """On any device, by torch's attention."""
+
+    def __init__(
+        self, *, num_sequences: int, length: int, num_heads: int, like_D: Tensor
+    ) -> None:
+        head_width = like_D.shape[-1] // num_heads
+        self._cache_2NHTE = like_D.new_zeros(2, num_sequences, num_heads, length, head_width)
+
+    def attend(self, fused_NX: Tensor, position: int) -> Tensor:
+        _, num_sequences, num_heads, _, head_width = self._cache_2NHTE.shape
+        fused_3NHE = fused_NX.view(num_sequences, 3, num_heads, head_width).transpose(0, 1)
+        self._cache_2NHTE[:, :, :, position] = fused_3NHE[1:]
+        keys, values = self._cache_2NHTE[:, :, :, : position + 1]
+        mixed = F.scaled_dot_product_attention(fused_3NHE[0, :, :, None], keys, values, scale=1.0)
+        return mixed.reshape(num_sequences, -1)
+
+
+class CpuTokenPast:
+    """In one pass over a cache that holds sequences side by side; float32 whatever the dtype."""
+
+    def __init__(
+        self, *, num_sequences: int, length: int, num_heads: int, like_D: Tensor
+    ) -> None:
+        width = like_D.shape[-1]
+        num_blocks = -(-num_sequences // _NUM_LANES)
+        # Whole vectors of 8 lanes; those beyond the last sequence hold zeros.
+        num_lanes = 8 * -(-num_sequences // (8 * num_blocks))
+        self._num_heads = num_heads
+        # By numpy, which asks the system for large pages.
+        self._cache_BT2DL = np.zeros((num_blocks, length, 2, width, num_lanes), np.float32)
+        self._mixed_ND = torch.empty(num_sequences, width)
+        self._num_threads = min(torch.get_num_threads(), num_blocks)
+
+    def attend(self, fused_NX: Tensor, position: int) -> Tensor:
+        arrays = (fused_NX.float().numpy(), self._cache_BT2DL, self._mixed_ND.numpy())
+        num_blocks = len(self._cache_BT2DL)
+        bounds = [num_blocks * i // self._num_threads for i in range(self._num_threads + 1)]
+        others = [
+            _threads(self._num_threads).submit(
+                _attend, *arrays, position, self._num_heads, first, last
+            )
+            for first, last in zip(bounds[1:-1], bounds[2:], strict=True)
+        ]
+        _attend(*arrays, position, self._num_heads, 0, bounds[1])
+        for other in others:
+            other.result()
+        return self._mixed_ND.to(fused_NX.dtype)
+
+
+@cache
+def _threads(num_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads - 1, thread_name_prefix="attend")
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _compiled(**options: Any) -> Callable[[Function], Function]:
+    def compile_(function: Function) -> Function:
+        settings = {"fastmath": True, "nogil": True, **options}
+        try:
+            return cast(Function, numba.njit(function, cache=True, **settings))
+        except RuntimeError:
+            # No writable folder for numba's cache: compile in every process instead.
+            return cast(Function, numba.njit(function, **settings))
+
+    return compile_
+
+
+@_compiled(inline="always")
+def _exp(x: np.float32) -> Any:
+    """e^x for x <= 0, as plain arithmetic that the compiler can do for many lanes at once."""
+    power = max(x, np.float32(-87.0)) * np.float32(1.4426950408889634)
+    whole = np.floor(power + np.float32(0.5))
+    part = power - whole
+    # 2^part on [-0.5, 0.5], relative error 1e-7.
+    value = np.float32(1.535336188319500e-4)
+    value = value * part + np.float32(1.339887440266574e-3)
+    value = value * part + np.float32(9.618437357674640e-3)
+    value = value * part + np.float32(5.550332471162809e-2)
+    value = value * part + np.float32(2.402264791363012e-1)
+    value = value * part + np.float32(6.931472028550421e-1)
+    value = value * part + np.float32(1.0)
+    exponent = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
+    return value * exponent.view(np.float32)
+
+
+@_compiled()
+def _attend(
+    fused_NX: NDArray[np.float32],
+    cache_BT2DL: NDArray[np.float32],
+    mixed_ND: NDArray[np.float32],
+    position: int,
+    num_heads: int,
+    first_block: int,
+    last_block: int,
+) -> None:
+    num_sequences, width = mixed_ND.shape
+    length, num_lanes = cache_BT2DL.shape[1], cache_BT2DL.shape[4]
+    head_width = width // num_heads
+    query_DL = np.zeros((width, num_lanes), np.float32)
+    score_TL = np.empty((length, num_lanes), np.float32)
+    mixed_EL = np.empty((head_width, num_lanes), np.float32)
+    top_L = np.empty(num_lanes, np.float32)
+    total_L = np.empty(num_lanes, np.float32)
+    for b in range(first_block, last_block):
+        start = b * num_lanes
+        cache_T2DL = cache_BT2DL[b]
+        num_used = min(num_lanes, num_sequences - start)
+        for i in range(num_used):
+            for d in range(width):
+                query_DL[d, i] = fused_NX[start + i, d]
+            for d in range(width):
+                cache_T2DL[position, 0, d, i] = fused_NX[start + i, width + d]
+            for d in range(width):
+                cache_T2DL[position, 1, d, i] = fused_NX[start + i, 2 * width + d]
+        for h in range(num_heads):
+            low, high = h * head_width, (h + 1) * head_width
+            for i in range(num_lanes):
+                top_L[i] = -1e30
+            for t in range(position + 1):
+                for i in range(num_lanes):
+                    score_TL[t, i] = 0.0
+                # By fours, so that a score is loaded and stored less often.
+                for d in range(low, high - 3, 4):
+                    for i in range(num_lanes):
+                        score_TL[t, i] += (
+                            query_DL[d, i] * cache_T2DL[t, 0, d, i]
+                            + query_DL[d + 1, i] * cache_T2DL[t, 0, d + 1, i]
+                            + query_DL[d + 2, i] * cache_T2DL[t, 0, d + 2, i]
+                            + query_DL[d + 3, i] * cache_T2DL[t, 0, d + 3, i]
+                        )
+                for d in range(high - head_width % 4, high):
+                    for i in range(num_lanes):
+                        score_TL[t, i] += query_DL[d, i] * cache_T2DL[t, 0, d, i]
+                for i in range(num_lanes):
+                    top_L[i] = max(top_L[i], score_TL[t, i])
+            for i in range(num_lanes):
+                total_L[i] = 0.0
+            for t in range(position + 1):
+                for i in range(num_lanes):
+                    score_TL[t, i] = _exp(score_TL[t, i] - top_L[i])
+                for i in range(num_lanes):
+                    total_L[i] += score_TL[t, i]
+            for i in range(num_lanes):
+                total_L[i] = np.float32(1.0) / total_L[i]
+            for t in range(position + 1):
+                for i in range(num_lanes):
+                    score_TL[t, i] *= total_L[i]
+            for e in range(head_width):
+                for i in range(num_lanes):
+                    mixed_EL[e, i] = 0.0
+            for t in range(position + 1):
+                for e in range(head_width):
+                    for i in range(num_lanes):
+                        mixed_EL[e, i] += score_TL[t, i] * cache_T2DL[t, 1, low + e, i]
+            for i in range(num_used):
+                for e in range(head_width):
+                    mixed_ND[start + i, low + e] = mixed_EL[e, i]
