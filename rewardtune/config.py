@@ -15,12 +15,11 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from learner.optimizer import OptimizerConfig
-from learner.schedule import ScheduleConfig
+from learner.config import LearnerConfig
+from sampler.config import SamplerConfig
 from tasks.view import ViewConfig
 
 Mode = Literal["pretrain", "tune"]
-Dtype = Literal["float32", "bfloat16"]
 
 
 class ConfigError(ValueError):
@@ -75,6 +74,9 @@ class PolicyConfig(Section):
     encoder_depth: PositiveInt | None = None
     decoder_depth: PositiveInt | None = None
 
+    position_embedding: Literal["learned", "sincos2d"] = "learned"
+    """Of a policy that starts without a checkpoint."""
+
     @property
     def missing_sizes(self) -> list[str]:
         """Keys without a value, which only a checkpoint can fill in."""
@@ -92,76 +94,6 @@ class PolicyConfig(Section):
             raise ValueError(
                 f"policy.width = {self.width} is not a multiple of "
                 f"policy.num_heads = {self.num_heads}"
-            )
-        return self
-
-
-class SamplerConfig(Section):
-    """How rollouts are drawn."""
-
-    num_samples: int = Field(default=2, ge=1)
-    """Rollouts drawn per image."""
-
-    micro_batch: PositiveInt = 16
-    """Groups drawn together. Part of the identity: the shape of a batch moves bits."""
-
-    temperature: PositiveFloat = 1.0
-    """1 samples the policy itself, which is what the gradient is derived for."""
-
-    top_k: PositiveInt | None = None
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    dtype: Dtype = "float32"
-
-    @model_validator(mode="after")
-    def _cuts_once(self) -> Self:
-        if self.top_k is not None and self.top_p is not None:
-            raise ValueError(
-                f"sampler.top_k = {self.top_k} and sampler.top_p = {self.top_p} exclude each "
-                "other: set one of them"
-            )
-        return self
-
-
-class LearnerConfig(Section):
-    """How weights follow from rewards, or from annotations in pretraining."""
-
-    estimator: Literal["first", "leave_one_out"] = "first"
-    """first: train on one rollout, the others are its baseline (the paper's algorithm 2).
-    leave_one_out: train on all, each with the others as its baseline."""
-
-    baseline: bool = True
-    """False: the advantage is the reward itself."""
-
-    reward_weight: float = Field(default=1.0, ge=0)
-    """Weight of the policy gradient beside the task's soft targets; 0 leaves only these."""
-
-    batch_size: PositiveInt
-    """Images per step."""
-
-    num_steps: PositiveInt
-
-    micro_batch: PositiveInt
-    """Images per backward pass. Part of the identity: sums are taken in its order."""
-
-    gradient_shards: PositiveInt = 1
-    """Partial gradients that are summed last, so that as many learners give the same bytes."""
-
-    dtype: Dtype = "float32"
-    """Of the matrix products; master weights are always float32."""
-
-    activation_checkpointing: bool = False
-    """Compute activations again in the backward pass: slower, in less memory."""
-
-    optimizer: OptimizerConfig
-    schedule: ScheduleConfig = ScheduleConfig()
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.batch_size % (self.micro_batch * self.gradient_shards):
-            raise ValueError(
-                f"learner.batch_size = {self.batch_size} is not a multiple of "
-                f"learner.micro_batch * learner.gradient_shards = "
-                f"{self.micro_batch} * {self.gradient_shards}"
             )
         return self
 

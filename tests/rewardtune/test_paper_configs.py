@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.optimizer import AdafactorConfig
+from learner.config import AdafactorConfig
 from rewardtune.config import RunConfig
 from rewardtune.config_file import load_config
 from tasks.detection.config import DetectionConfig, read_config

@@ -1,0 +1,40 @@
+"""Tune vision models to the metric their users care about, by REINFORCE on task rewards.
+
+The verbs of the command line, for Python; torch is imported when the first of them is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "RunConfig": "rewardtune.config",
+    "evaluate": "rewardtune.evaluation",
+    "load_config": "rewardtune.config_file",
+    "load_policy": "policies.policy_file",
+    "load_task": "tasks.task",
+    "open_dataset": "tasks.shards",
+    "open_run_log": "rewardtune.run_log",
+    "pretrain": "rewardtune.local",
+    "tune": "rewardtune.local",
+}
+_NAMES = {"evaluate": "evaluate_policy"}
+
+__all__ = [
+    "RunConfig",
+    "evaluate",
+    "load_config",
+    "load_policy",
+    "load_task",
+    "open_dataset",
+    "open_run_log",
+    "pretrain",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rewardtune' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), _NAMES.get(name, name))

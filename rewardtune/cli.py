@@ -1,0 +1,318 @@
+"""The command line: reads arguments, calls the Python functions of the same names.
+
+Heavy libraries are imported by the commands that need them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from rewardtune import data_commands
+
+if TYPE_CHECKING:
+    from policies.draw import Decoding
+    from rewardtune.config import RunConfig
+
+# Before torch is imported: idle threads that spin slow two processes on two cores several times.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A bounded spin all the same: threads that sleep between two small operations cost a third of a
+# training step (docs/decisions.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+BAD_INPUT = 2
+STOPPED = 3
+"""Exit code of a run that a signal stopped: the same command takes it up again."""
+
+
+class _Commands(TyperGroup):
+    """Turns errors that are written for people into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except (ValueError, OSError, RuntimeError) as error:
+            if os.environ.get("REWARDTUNE_TRACEBACK") == "1":
+                raise
+            typer.echo(f"error: {error}", err=True)
+            if not isinstance(error, RuntimeError):
+                raise typer.Exit(BAD_INPUT) from None
+            typer.echo("REWARDTUNE_TRACEBACK=1 shows where it came from", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Tune vision models to the metric their users care about.",
+)
+app.add_typer(data_commands.app, name="data")
+
+ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value over the file's; may be repeated.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the config and print its derived sizes.")
+]
+Fork = Annotated[
+    bool, typer.Option("--fork", help="Continue a run's checkpoint under a changed config.")
+]
+PolicyPath = Annotated[Path, typer.Argument(help="A policy, as pretrain and tune write it.")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="By default the one that the policy was made for.")
+]
+TaskOptions = Annotated[
+    list[str] | None, typer.Option("--option", help="The task's own key=value; may be repeated.")
+]
+ScoreRule = Annotated[
+    str | None, typer.Option(help="How predictions are ranked, by the task's names.")
+]
+Temperature = Annotated[
+    float | None, typer.Option(min=0.0, help="Sample instead of decoding greedily.")
+]
+TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the draws, where decoding samples.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of torch.")]
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        try:
+            typer.echo(version("rewardtune"))
+        except PackageNotFoundError:
+            typer.echo("unknown: rewardtune is not installed, but run from its sources")
+        raise typer.Exit
+
+
+@app.callback()
+def _rewardtune(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def pretrain(
+    config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, fork: Fork = False
+) -> None:
+    """Train a policy by maximum likelihood on annotations.
+
+    An interrupted run continues when it is started again.
+    """
+    _run("pretrain", config, overrides or (), dry_run=dry_run, fork=fork)
+
+
+@app.command()
+def tune(
+    config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, fork: Fork = False
+) -> None:
+    """Tune a pretrained policy to its task's reward.
+
+    An interrupted run continues when it is started again.
+    """
+    _run("tune", config, overrides or (), dry_run=dry_run, fork=fork)
+
+
+@app.command()
+def evaluate(
+    policy: PolicyPath,
+    data: Annotated[Path, typer.Option(help="Folder of a data set.")],
+    task: TaskName = None,
+    option: TaskOptions = None,
+    score_rule: ScoreRule = None,
+    num_examples: Annotated[int | None, typer.Option(min=1, help="The first so many.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File for the official results.")] = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    threads: Threads = 2,
+) -> None:
+    """Measure a policy on a data set: prints the task's metrics as JSON.
+
+    Where the reward weighs classes, it does so by how often they occur in this data set.
+    """
+    from rewardtune.evaluation import evaluate_policy
+    from rewardtune.json_file import write_json
+    from rewardtune.predict import policy_for_data
+    from rewardtune.progress import counting
+    from tasks.shards import open_dataset
+
+    dataset = open_dataset(data)
+    loaded = policy_for_data(
+        policy, dataset, task=task, options=_task_options(option or ()), threads=threads
+    )
+    with counting("evaluating") as progress:
+        evaluation = evaluate_policy(
+            loaded.policy,
+            loaded.task,
+            dataset,
+            indices=range(min(num_examples or len(dataset), len(dataset))),
+            score_rules=[score_rule] if score_rule else None,
+            decoding=_decoding(temperature, top_p),
+            seed=seed,
+            progress=progress,
+        )
+    if output is not None:
+        (results,) = evaluation.results.values()
+        write_json(output, results)
+    typer.echo(json.dumps(dict(evaluation.metrics), indent=1))
+
+
+@app.command()
+def predict(
+    policy: PolicyPath,
+    output: Annotated[Path, typer.Option(help="Folder for the pictures and results.json.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of a data set ...")] = None,
+    images: Annotated[Path | None, typer.Option(help="... or of plain pictures.")] = None,
+    task: TaskName = None,
+    option: TaskOptions = None,
+    score_rule: ScoreRule = None,
+    min_score: Annotated[float, typer.Option(help="Draw boxes from this score on.")] = 0.0,
+    num: Annotated[int | None, typer.Option(min=1, help="The first so many.")] = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    threads: Threads = 2,
+) -> None:
+    """Draw what a policy sees, beside the annotation where there is one.
+
+    Of plain pictures, results.json numbers images and classes from 1 and gives their names too.
+    """
+    from rewardtune.predict import policy_for_data, policy_for_images, write_predictions
+    from rewardtune.progress import counting
+    from tasks.example import Dataset
+    from tasks.shards import open_dataset
+
+    if (data is None) == (images is None):
+        raise ValueError("predict needs either --data or --images")
+    options = _task_options(option or ())
+    dataset: Dataset
+    if data is not None:
+        dataset = open_dataset(data)
+        loaded = policy_for_data(policy, dataset, task=task, options=options, threads=threads)
+    else:
+        assert images is not None
+        loaded, dataset = policy_for_images(
+            policy, images, task=task, options=options, threads=threads
+        )
+    with counting("predicting") as progress:
+        count = write_predictions(
+            loaded,
+            dataset,
+            output,
+            indices=range(min(num or len(dataset), len(dataset))),
+            score_rule=score_rule,
+            min_score=min_score,
+            decoding=_decoding(temperature, top_p),
+            seed=seed,
+            progress=progress,
+        )
+    typer.echo(f"{output}: {count} pictures and results.json")
+
+
+@app.command()
+def demo(
+    task: Annotated[Literal["detection"], typer.Argument(help="What to tune for.")] = "detection",
+    scenes_seed: Annotated[
+        int | None, typer.Option(min=1, help="Measure on scenes drawn afresh from this seed.")
+    ] = None,
+    directory: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path(
+        "runs/demo"
+    ),
+    config: Annotated[Path, typer.Option(help="The run to make.")] = Path(
+        "configs/digits_detection_map.toml"
+    ),
+    overrides: Overrides = None,
+) -> None:
+    """Tune a pretrained detector of handwritten digits and show what that changes."""
+    from rewardtune.config_file import load_config
+    from rewardtune.demo import run_demo
+
+    summary = run_demo(
+        load_config(config, overrides or ()), directory=directory, scenes_seed=scenes_seed
+    )
+    if summary is None:
+        raise typer.Exit(STOPPED)
+    typer.echo(json.dumps(summary))
+
+
+def _run(
+    mode: Literal["pretrain", "tune"],
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    dry_run: bool,
+    fork: bool,
+) -> None:
+    from rewardtune.config_file import load_config
+
+    config = load_config(path, overrides)
+    if config.mode != mode:
+        raise ValueError(f"{path} has mode = '{config.mode}': start it by rewardtune {config.mode}")
+    if dry_run:
+        typer.echo(json.dumps(_derived(config), indent=1))
+        return
+
+    from rewardtune import local
+    from rewardtune.run_log import open_run_log
+
+    start = local.pretrain if mode == "pretrain" else local.tune
+    with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
+        result = start(config, log, fork=fork)
+    if not result.is_finished:
+        typer.echo(f"stopped; the same command continues {result.directory}", err=True)
+        raise typer.Exit(STOPPED)
+    typer.echo(json.dumps({"policy": str(result.policy_path), **result.metrics}, indent=1))
+
+
+def _derived(config: RunConfig) -> dict[str, int | float]:
+    from rewardtune.config import derived
+    from tasks.shards import DatasetError, open_dataset
+    from tasks.task import load_task
+
+    try:
+        train = open_dataset(config.data.train)
+    except DatasetError as error:
+        typer.echo(f"without token counts and epochs, because {error}", err=True)
+        return derived(config)
+    task = load_task(config.task, config.task_options, categories=train.categories)
+    return derived(config, sequence_length=task.sequence_length, num_train=len(train))
+
+
+def _decoding(temperature: float | None, top_p: float | None) -> Decoding:
+    from policies.draw import GREEDY, Decoding
+
+    if temperature is None and top_p is None:
+        return GREEDY
+    return Decoding(temperature=1.0 if temperature is None else temperature, top_p=top_p)
+
+
+def _task_options(options: Sequence[str]) -> Mapping[str, Any]:
+    """``key=value`` with TOML values; what is not TOML is a string."""
+    values: dict[str, Any] = {}
+    for option in options:
+        key, equals, text = (part.strip() for part in option.partition("="))
+        if not key or not equals:
+            raise ValueError(f"--option {option}: write it as key=value, such as max_boxes=20")
+        try:
+            values[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = text
+    return values

@@ -1,0 +1,116 @@
+"""``rewardtune data``: make data sets and look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, help="Make data sets and look at them.", pretty_exceptions_enable=False
+)
+
+
+@app.command()
+def digits(
+    output: Annotated[Path, typer.Argument(help="Folder to make; the same scenes are reused.")],
+    scenes_train: Annotated[int, typer.Option(min=0, help="Scenes to train on.")] = 8000,
+    scenes_holdout: Annotated[int, typer.Option(min=0, help="Scenes to choose by.")] = 500,
+    scenes_validation: Annotated[int, typer.Option(min=0, help="Scenes to report on.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other scenes.")] = 0,
+    min_digits: Annotated[int, typer.Option(min=0, help="Fewest digits of a scene.")] = 3,
+    max_digits: Annotated[int, typer.Option(min=1, help="Most digits of a scene.")] = 6,
+) -> None:
+    """Compose scenes of handwritten digits, as COCO files and as data sets.
+
+    OUTPUT/coco/SPLIT holds COCO files (instances, panoptic, captions), OUTPUT/SPLIT the data
+    set. No digit of one split is in another.
+    """
+    from rewardtune.progress import counting
+    from tasks.digit_files import write_digits
+    from tasks.digits import SceneStyle
+
+    if min_digits > max_digits:
+        raise ValueError(
+            f"--min-digits {min_digits} is more than --max-digits {max_digits}: swap them"
+        )
+    with counting("digit scenes") as progress:
+        is_new = write_digits(
+            output,
+            num_scenes={
+                "train": scenes_train,
+                "holdout": scenes_holdout,
+                "validation": scenes_validation,
+            },
+            seed=seed,
+            style=SceneStyle(min_digits=min_digits, max_digits=max_digits),
+            progress=progress,
+        )
+    typer.echo(f"{output}: {'written' if is_new else 'there already, nothing to do'}")
+
+
+@app.command()
+def coco(
+    images: Annotated[Path, typer.Option(help="Folder of pictures.")],
+    output: Annotated[Path, typer.Option(help="Folder for the data set.")],
+    instances: Annotated[Path | None, typer.Option(help="COCO instances JSON.")] = None,
+    panoptic: Annotated[Path | None, typer.Option(help="COCO panoptic JSON.")] = None,
+    panoptic_images: Annotated[
+        Path | None, typer.Option(help="Panoptic PNGs; by default the JSON's name as a folder.")
+    ] = None,
+    captions: Annotated[Path | None, typer.Option(help="COCO captions JSON.")] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken things out and list them.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the data set in OUTPUT.")
+    ] = False,
+) -> None:
+    """Convert pictures and COCO annotations (also Objects365, LVIS) to a data set."""
+    from rewardtune.progress import counting
+    from tasks.coco import convert_coco
+
+    with counting("converting") as progress:
+        report = convert_coco(
+            images=images,
+            output=output,
+            instances=instances,
+            panoptic=panoptic,
+            panoptic_images=panoptic_images,
+            captions=captions,
+            skip_broken=skip_broken,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    for broken in report.skipped:
+        typer.echo(f"skipped: {broken}", err=True)
+    typer.echo(f"{output}: {report.num_examples} examples, digest {report.digest}")
+
+
+@app.command()
+def info(
+    directory: Annotated[Path, typer.Argument(help="Folder of a data set.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every shard, not only its size.")
+    ] = False,
+) -> None:
+    """Tell what a data set holds."""
+    from tasks.shards import open_dataset
+
+    dataset = open_dataset(directory, verify=verify)
+    shards, categories = dataset.manifest.shards, dataset.categories
+    num_instances = sum(category.num_instances for category in categories)
+    lines = {
+        "source": dataset.manifest.source,
+        "digest": dataset.digest,
+        "examples": len(dataset),
+        "shards": f"{len(shards)} ({sum(shard.num_bytes for shard in shards) / 1e6:.1f} MB)",
+        "objects": f"{num_instances} ({num_instances / max(1, len(dataset)):.2f} per example)",
+        "categories": len(categories),
+    }
+    for name, value in lines.items():
+        typer.echo(f"{name:<10}  {value}")
+    for category in categories:
+        kind = "" if category.is_thing else "  (stuff)"
+        typer.echo(f"  {category.id:>5}  {category.name:<20} {category.num_instances:>9}{kind}")

@@ -1,0 +1,115 @@
+"""Measuring a policy: decode every example, then the task's official metric.
+
+Axes: G examples of a batch, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from policies.draw import GREEDY, Decoding, uniforms
+from policies.policy import Policy
+from records import View
+from tasks.batch import images_in_view
+from tasks.example import Dataset
+from tasks.task import Task
+
+_BATCH_SIZE = 50
+"""Examples decoded together. Fixed: batch shape moves bits, and figures should not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    metrics: Mapping[str, float]
+    """The task's metrics, the main one first, and ``reward``: its mean over the examples."""
+    results: Mapping[str, list[dict[str, Any]]]
+    """Records of the task's official results file, by score rule."""
+    metrics_by_rule: Mapping[str, Mapping[str, float]]
+
+
+@torch.no_grad()
+def evaluate_policy(
+    policy: Policy,
+    task: Task,
+    dataset: Dataset,
+    *,
+    indices: Sequence[int],
+    score_rules: Sequence[str] | None = None,
+    decoding: Decoding = GREEDY,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Decode one sequence per example and score it, without any augmentation.
+
+    Args:
+        indices: the examples.
+        score_rules: how predictions are ranked; ``metrics`` are those of the first. None: the
+            task's default.
+        decoding: greedy unless the decoding itself is what is studied.
+        seed: of the draws, where decoding samples.
+        progress: called with examples done and to do.
+
+    Raises:
+        ValueError: a rule that the task does not know, or no examples.
+    """
+    rules = tuple(score_rules or task.score_rules[:1])
+    for rule in rules:
+        if rule not in task.score_rules:
+            raise ValueError(
+                f"score_rule '{rule}' is unknown to task '{task.name}': choose from "
+                f"{', '.join(task.score_rules)}"
+            )
+    if not indices:
+        raise ValueError("evaluation needs at least one example: the data set is empty")
+    device = next(policy.module.parameters()).device
+    view = View()
+    results: dict[str, list[dict[str, Any]]] = {rule: [] for rule in rules}
+    rewards: list[float] = []
+    for start in range(0, len(indices), _BATCH_SIZE):
+        batch = list(indices[start : start + _BATCH_SIZE])
+        images = images_in_view(
+            dataset, [(index, view) for index in batch], input_size=policy.input_size
+        )
+        uniforms_NT = uniforms(
+            seed=seed,
+            ordinals_N=torch.tensor(batch),
+            rollouts_N=torch.zeros(len(batch), dtype=torch.int64),
+            sequence_length=policy.sequence_length,
+        )
+        samples = policy.sample(
+            torch.from_numpy(images).to(device),
+            uniforms_NT[:, None].to(device),
+            decoding=decoding,
+            probe_tokens=task.probe_tokens,
+            stop_token=task.stop_token,
+        )
+        tokens = samples.tokens_GST[:, 0].cpu().numpy()
+        log_probs = samples.log_probs_GST[:, 0].cpu().numpy()
+        probes = samples.probe_log_probs_GSTQ[:, 0].cpu().numpy()
+        for row, index in enumerate(batch):
+            example = dataset.example(index)
+            score = task.score(tokens[row : row + 1], example, view, input_size=policy.input_size)
+            rewards.append(float(score.reward_S[0]))
+            for rule in rules:
+                results[rule] += task.predict(
+                    tokens[row],
+                    log_probs[row],
+                    probes[row],
+                    example,
+                    view,
+                    input_size=policy.input_size,
+                    score_rule=rule,
+                )
+        if progress is not None:
+            progress(start + len(batch), len(indices))
+    reward = float(np.mean(rewards))
+    by_rule = {
+        rule: {**task.evaluate(results[rule], dataset, indices=indices), "reward": reward}
+        for rule in rules
+    }
+    return Evaluation(metrics=by_rule[rules[0]], results=results, metrics_by_rule=by_rule)

@@ -1,0 +1,166 @@
+"""A trained policy at work: made ready for a data set or a folder of pictures, and drawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from policies.draw import GREEDY, Decoding
+from policies.encoder_decoder import EncoderDecoder
+from policies.policy_file import LoadedPolicy, check_vocabulary, load_policy
+from rewardtune.draw import annotated_boxes, draw_boxes, predicted_boxes, side_by_side
+from rewardtune.evaluation import evaluate_policy
+from rewardtune.json_file import write_json
+from tasks.example import Category, Dataset, Example
+from tasks.image_folder import ImageFolder
+from tasks.images import decode_image
+from tasks.task import Task, load_task
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyPolicy:
+    """A policy on its device, with the task whose tokens it speaks."""
+
+    policy: EncoderDecoder
+    task: Task
+
+
+def policy_for_data(
+    path: Path,
+    dataset: Dataset,
+    *,
+    task: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    threads: int = 2,
+) -> ReadyPolicy:
+    """Load a policy for a data set of the classes that it knows.
+
+    Args:
+        path: the policy's file.
+        task: by default the one that the file names.
+        options: the task's, over those that the file names.
+        threads: of torch, from here on.
+
+    Raises:
+        ValueError: no policy, or it speaks other tokens than the task on these data.
+    """
+    return _ready(
+        path, load_policy(path), dataset.categories, task=task, options=options, threads=threads
+    )
+
+
+def policy_for_images(
+    path: Path,
+    images: Path,
+    *,
+    task: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    threads: int = 2,
+) -> tuple[ReadyPolicy, ImageFolder]:
+    """Load a policy and open a folder of pictures, in which it may find any class it knows.
+
+    Raises:
+        ValueError: as ``policy_for_data``, or there are no pictures.
+    """
+    loaded = load_policy(path)
+    names = loaded.vocabulary.get("class_names", ())
+    categories = [Category(id=number, name=name) for number, name in enumerate(names, start=1)]
+    folder = ImageFolder(images, categories=categories)
+    ready = _ready(path, loaded, categories, task=task, options=options, threads=threads)
+    return ready, folder
+
+
+def write_predictions(
+    ready: ReadyPolicy,
+    dataset: Dataset,
+    output: Path,
+    *,
+    indices: Sequence[int],
+    score_rule: str | None = None,
+    min_score: float = 0.0,
+    decoding: Decoding = GREEDY,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write ``results.json`` and a picture of every example; returns how many.
+
+    Pictures show the annotation beside the prediction, where there is one. Results have all
+    boxes, whatever ``min_score``.
+    """
+    evaluation = evaluate_policy(
+        ready.policy,
+        ready.task,
+        dataset,
+        indices=indices,
+        score_rules=[score_rule] if score_rule else None,
+        decoding=decoding,
+        seed=seed,
+        progress=progress,
+    )
+    (records,) = evaluation.results.values()
+    records_of = by_image(records)
+    output.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    names: set[str] = set()
+    for index in indices:
+        example = dataset.example(index)
+        found = records_of[example.image_id]
+        if isinstance(dataset, ImageFolder):
+            found = [_named(record, example, dataset) for record in found]
+        results += found
+        image_HWC = decode_image(example.image)
+        prediction = draw_boxes(
+            image_HWC, predicted_boxes(found, dataset.categories, min_score=min_score)
+        )
+        if not isinstance(dataset, ImageFolder):
+            annotation = draw_boxes(image_HWC, annotated_boxes(example, dataset.categories))
+            prediction = side_by_side({"annotation": annotation, "prediction": prediction})
+        name = Path(example.file_name).stem
+        if name in names:  # a.jpg and a.png, or the same name in two folders
+            name = f"{name}-{example.image_id}"
+        names.add(name)
+        prediction.save(output / f"{name}.png")
+    write_json(output / "results.json", results)
+    return len(indices)
+
+
+def by_image(records: Sequence[dict[str, Any]]) -> Mapping[int, list[dict[str, Any]]]:
+    """Results by the image they are of; an image without any has an empty list."""
+    records_of: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        records_of[record["image_id"]].append(record)
+    return records_of
+
+
+def _ready(
+    path: Path,
+    loaded: LoadedPolicy,
+    categories: Sequence[Category],
+    *,
+    task: str | None,
+    options: Mapping[str, Any] | None,
+    threads: int,
+) -> ReadyPolicy:
+    torch.set_num_threads(threads)
+    made_for = loaded.provenance.get("task", loaded.vocabulary.get("task", "detection"))
+    task = made_for if task is None else task
+    known = loaded.provenance.get("task_options", {}) if task == made_for else {}
+    built = load_task(task, {**known, **(options or {})}, categories=categories)
+    check_vocabulary(loaded.vocabulary, built.describe_vocabulary(), path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return ReadyPolicy(policy=loaded.policy.to(device).eval(), task=built)
+
+
+def _named(record: dict[str, Any], example: Example, folder: ImageFolder) -> dict[str, Any]:
+    """A record that says by name what nobody else numbers."""
+    names = {category.id: category.name for category in folder.categories}
+    return {
+        **record,
+        "file_name": example.file_name,
+        "category_name": names[record["category_id"]],
+    }

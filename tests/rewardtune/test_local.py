@@ -1,0 +1,271 @@
+"""The whole loop in one process, on a detector that runs in a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner.checkpoint import CheckpointError
+from learner.learner import Learner
+from records import Score, ScoredGroup
+from reward_workers.score import score_group
+from rewardtune.config import ConfigError
+from rewardtune.local import RunResult, pretrain, tune
+from rewardtune.run_log import CombinedLog, RunLog
+from tests.rewardtune.tiny_run import (
+    SILENT,
+    tiny_config,
+    tiny_tune,
+    weight_digest,
+    write_tiny_digits,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def pretrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("pretrained")
+    return pretrain(tiny_config(data, directory), SILENT).policy_path
+
+
+class _Recorder:
+    """A RunLog that keeps what it hears, and may pull the plug at one step."""
+
+    def __init__(self, *, dies_at: int | None = None) -> None:
+        self.steps: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, float]] = []
+        self._dies_at = dies_at
+
+    def step(self, record: Mapping[str, float]) -> None:
+        self.steps.append(dict(record))
+        if record["step"] == self._dies_at:
+            raise _PulledPlug
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.evaluations.append({"step": step, **metrics})
+
+    def message(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _PulledPlug(Exception):
+    """The process dies here: between a step and its checkpoint."""
+
+
+def final_weights(result: RunResult) -> str:
+    return weight_digest(result.directory / "policy.safetensors")
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_the_same_run_twice_gives_the_same_weights(
+    data: Path, pretrained: Path, tmp_path: Path, depth: int
+) -> None:
+    digests = {
+        final_weights(tune(tiny_tune(data, pretrained, tmp_path / name, depth=depth), SILENT))
+        for name in ("a", "b")
+    }
+    other = tune(tiny_tune(data, pretrained, tmp_path / "seed", depth=depth, seed=6), SILENT)
+    assert len(digests) == 1
+    assert final_weights(other) not in digests
+    assert weight_digest(pretrained) not in digests
+
+
+def test_depths_differ(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    digests = [
+        final_weights(tune(tiny_tune(data, pretrained, tmp_path / f"{depth}", depth=depth), SILENT))
+        for depth in (0, 1)
+    ]
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("dies_at", [1, 2, 3, 5])
+def test_a_run_that_died_at_any_step_ends_with_the_same_weights(
+    data: Path, pretrained: Path, tmp_path: Path, depth: int, dies_at: int
+) -> None:
+    undisturbed = tune(tiny_tune(data, pretrained, tmp_path / "whole", depth=depth), SILENT)
+    config = tiny_tune(data, pretrained, tmp_path / "died", depth=depth)
+    with pytest.raises(_PulledPlug):
+        tune(config, _Recorder(dies_at=dies_at))
+    resumed = _Recorder()
+    result = tune(config, resumed)
+    assert resumed.steps[0]["step"] == (dies_at - 1) // 2 * 2 + 1
+    assert final_weights(result) == final_weights(undisturbed)
+
+
+def test_pretraining_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
+    undisturbed = pretrain(tiny_config(data, tmp_path / "whole"), SILENT)
+    config = tiny_config(data, tmp_path / "died")
+    with pytest.raises(_PulledPlug):
+        pretrain(config, _Recorder(dies_at=5))
+    assert final_weights(pretrain(config, SILENT)) == final_weights(undisturbed)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_staleness_is_the_depth_once_the_pipeline_is_full(
+    data: Path, pretrained: Path, tmp_path: Path, depth: int
+) -> None:
+    log = _Recorder()
+    tune(tiny_tune(data, pretrained, tmp_path / "run", depth=depth), log)
+    assert [record["staleness"] for record in log.steps] == [min(b, depth) for b in range(6)]
+
+
+def test_sampler_and_learner_agree_on_the_log_probs(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    log = _Recorder()
+    tune(tiny_tune(data, pretrained, tmp_path / "run", depth=0), log)
+    assert all(record["log_prob_gap"] < 1e-5 for record in log.steps)
+
+
+def test_importance_weights_are_one_on_policy(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    log = _Recorder()
+    config = tiny_tune(data, pretrained, tmp_path / "run", depth=0, importance_weight=True)
+    tune(config, log)
+    assert all(
+        record["importance_weight_mean"] == pytest.approx(1.0, abs=1e-3) for record in log.steps
+    )
+
+
+def test_gradient_shards_sum_the_same_gradient(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    """Another order of summation: not the same bits, but the same numbers."""
+    logs = [_Recorder(), _Recorder()]
+    for shards, log in zip((1, 2), logs, strict=True):
+        learner = {"gradient_shards": shards, "num_steps": 1}
+        tune(tiny_tune(data, pretrained, tmp_path / f"{shards}", learner=learner), log)
+    norms = [log.steps[0]["grad_norm"] for log in logs]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_reward_rises(data: Path, tmp_path: Path) -> None:
+    """Rewarded for predicting few boxes, the policy learns to."""
+    start = pretrain(tiny_config(data, tmp_path / "mle"), SILENT)
+    log = _Recorder()
+    config = tiny_tune(
+        data,
+        start.policy_path,
+        tmp_path / "tuned",
+        task="tests.rewardtune.few_boxes",
+        depth=0,
+        sampler={"num_samples": 8, "micro_batch": 8},
+        learner={
+            "num_steps": 40,
+            "estimator": "leave_one_out",
+            "optimizer": {"kind": "adamw", "learning_rate": 1e-2},
+        },
+    )
+    tune(config, log)
+    rewards = [record["reward"] for record in log.steps]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
+
+
+def test_a_changed_identity_is_refused_with_a_diff_unless_forked(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    tune(tiny_tune(data, pretrained, tmp_path, learner={"num_steps": 2}), SILENT)
+    longer = tiny_tune(data, pretrained, tmp_path, learner={"num_steps": 4})
+    with pytest.raises(ConfigError, match=r"learner\.num_steps: 2 -> 4.*--fork"):
+        tune(longer, SILENT)
+    log = _Recorder()
+    tune(longer, log, fork=True)
+    assert [record["step"] for record in log.steps] == [3, 4]
+
+
+def test_operations_may_change_on_resume(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(_PulledPlug):
+        tune(tiny_tune(data, pretrained, tmp_path), _Recorder(dies_at=3))
+    changed = tiny_tune(data, pretrained, tmp_path, operations={"checkpoint_every": 3})
+    moved = changed.model_copy(
+        update={"operations": changed.operations.model_copy(update={"directory": tmp_path})}
+    )
+    assert tune(moved, SILENT).is_finished
+
+
+def test_data_that_changed_since_the_run_began_are_refused(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(_PulledPlug):
+        tune(tiny_tune(data, pretrained, tmp_path), _Recorder(dies_at=3))
+    other = tiny_tune(data, pretrained, tmp_path)
+    elsewhere = other.data.model_copy(update={"train": data / "validation"})
+    other = other.model_copy(update={"data": elsewhere})
+    with pytest.raises(ConfigError, match="train_digest"):
+        tune(other, SILENT)
+
+
+def test_damaged_checkpoints_are_an_error_that_names_them(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(_PulledPlug):
+        tune(tiny_tune(data, pretrained, tmp_path), _Recorder(dies_at=5))
+    for weights in tmp_path.glob("checkpoints/*/weights.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        tune(tiny_tune(data, pretrained, tmp_path), SILENT)
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    config = tiny_tune(data, pretrained, tmp_path, task_options={"max_boxes": 2})
+    with pytest.raises(ValueError, match="sequence_length"):
+        tune(config, SILENT)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_invalid_groups_move_nothing_and_are_counted(
+    data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_every_third(group: object, **parts: object) -> ScoredGroup:
+        scored = score_group(group, **parts)  # type: ignore[arg-type]
+        if scored.group.ordinal % 3:
+            return scored
+        return ScoredGroup(scored.group, Score(reward_S=scored.score.reward_S, is_valid=False))
+
+    monkeypatch.setattr("rewardtune.local.score_group", fail_every_third)
+    tune(tiny_tune(data, pretrained, tmp_path), SILENT)
+    state = json.loads((tmp_path / "checkpoints/checkpoint-00000006/state.json").read_text())
+    assert state["ledger"]["invalid"] == list(range(0, 48, 3))
+    assert state["ledger"]["num_batches"] == 6
+
+
+def test_a_batch_whose_gradient_is_not_finite_is_skipped_and_consumed(
+    data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(self: Learner, loss: object) -> None:
+        accumulate(self, loss)  # type: ignore[arg-type]
+        if self.policy_version == 2:
+            parameter = self.policy.module.get_parameter("encoder.norm.scale")
+            assert parameter.grad is not None
+            parameter.grad[0] = float("nan")
+
+    accumulate = Learner._accumulate
+    monkeypatch.setattr(Learner, "_accumulate", poisoned)
+    log = _Recorder()
+    result = tune(tiny_tune(data, pretrained, tmp_path), log)
+    assert [record["is_skipped"] for record in log.steps] == [0, 0, 1, 0, 0, 0]
+    state = json.loads((tmp_path / "checkpoints/checkpoint-00000006/state.json").read_text())
+    assert state["ledger"]["skipped"] == list(range(16, 24))
+    assert all(torch.isfinite(p).all() for p in _parameters(result))
+
+
+def _parameters(result: RunResult) -> list[torch.Tensor]:
+    from policies.policy_file import load_policy
+
+    return list(load_policy(result.policy_path).policy.parameters())
+
+
+def test_a_recorder_is_a_run_log() -> None:
+    log: RunLog = CombinedLog([_Recorder()])
+    log.message("heard")
