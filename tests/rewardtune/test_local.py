@@ -211,7 +211,7 @@ def test_damaged_checkpoints_are_an_error_that_names_them(
         tune(tiny_tune(data, pretrained, tmp_path), _Recorder(dies_at=5))
     for weights in tmp_path.glob("checkpoints/*/weights.safetensors"):
         weights.write_bytes(weights.read_bytes()[:-7])
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+    with pytest.raises(CheckpointError, match="checkpoint-00000004, checkpoint-00000002"):
         tune(tiny_tune(data, pretrained, tmp_path), SILENT)
 
 
