@@ -88,24 +88,29 @@ def load_task(name: str, options: Mapping[str, Any], *, categories: Sequence[Cat
     """Build a task by name: ``tasks.NAME`` of this project, or any importable module.
 
     Args:
-        name: a folder of ``tasks``, or the dotted path of a module of the user's.
+        name: a folder of ``tasks``, or the (dotted) name of a module of the user's.
         options: the task's own settings, validated by the task.
         categories: the training data's classes, with their instance counts.
 
     Raises:
         ValueError: no such task, or options it does not know.
     """
-    module_name = name if "." in name else f"tasks.{name}"
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and not module_name.startswith(error.name):
-            raise
+    # Ours first: a module of the user's never shadows a task of the project.
+    for module_name in (f"tasks.{name}", name):
+        try:
+            module = importlib.import_module(module_name)
+            break
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise  # the module is there, and something that it imports is not
+    else:
         raise ValueError(
-            f"task '{name}' is not a folder of tasks/ nor an importable module ({module_name}): "
-            "set task to 'detection' or to the dotted path of your own task module"
-        ) from error
+            f"task '{name}' is neither a folder of tasks/ nor a module that can be imported: set "
+            "task to 'detection', or put the folder of your own module on PYTHONPATH"
+        )
     if not hasattr(module, "TASK"):
-        raise ValueError(f"module {module_name} has no TASK: a task module names its class TASK")
+        raise ValueError(
+            f"module {module.__name__} has no TASK: a task module names its class TASK"
+        )
     task: Task = module.TASK(options, categories=categories)
     return task
