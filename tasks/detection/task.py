@@ -7,6 +7,7 @@ N boxes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -121,6 +122,9 @@ class DetectionTask:
     ) -> NDArray[np.int32]:
         """The boxes seen in the view as tokens [T], in an order drawn from ``rng``."""
         boxes = target_boxes(example, view, codec=self._codec, input_size=input_size)
+        if self._config.doubted_ratio > 0:
+            is_doubted_N = rng.random(len(boxes)) < self._config.doubted_ratio
+            boxes = replace(boxes, confidence_N=np.where(is_doubted_N, WRONG, boxes.confidence_N))
         return self._codec.encode(boxes, rng=rng)
 
     def score(
