@@ -33,7 +33,9 @@ class _Norm:
         self._scale, self._bias = norm.scale.to(dtype), norm.bias.to(dtype)
 
     def apply(self, x_ND: Tensor) -> Tensor:
-        return F.layer_norm(x_ND, self._scale.shape, self._scale, self._bias, LAYER_NORM_EPSILON)
+        return torch.layer_norm(
+            x_ND, self._scale.shape, self._scale, self._bias, LAYER_NORM_EPSILON
+        )
 
 
 class _ImageAttention:
@@ -53,13 +55,12 @@ class _ImageAttention:
             split_heads(part, num_heads).flatten(0, 1)
             for part in (context_GPD @ kernel.to(dtype)).chunk(2, dim=-1)
         )
-        self._keys_BEP = keys.transpose(1, 2).contiguous()  # B = G*H
-        self._values_BPE = values.contiguous()
+        self._keys_BPE, self._values_BPE = keys.contiguous(), values.contiguous()  # B = G*H
 
     def apply(self, x_ND: Tensor, residual_ND: Tensor) -> Tensor:
         query_GSHE = self._query.apply(x_ND).view(self._shape_GSHE)
         query_BSE = query_GSHE.transpose(1, 2).flatten(0, 1)
-        weights_BSP = torch.bmm(query_BSE, self._keys_BEP).softmax(dim=-1)
+        weights_BSP = torch.bmm(query_BSE, self._keys_BPE.transpose(1, 2)).softmax(dim=-1)
         mixed_BSE = torch.bmm(weights_BSP, self._values_BPE)
         mixed_GSHE = mixed_BSE.unflatten(0, (len(query_GSHE), -1)).transpose(1, 2)
         return self._out.apply_added(mixed_GSHE.reshape(x_ND.shape), residual_ND)
@@ -103,6 +104,34 @@ def _scaled(kernel_DHE: Tensor) -> Tensor:
     return kernel_DHE.flatten(1) / math.sqrt(kernel_DHE.shape[-1])
 
 
+class _Network:
+    """The decoder for one call of ``decode``: from each token to the logits of the next."""
+
+    def __init__(
+        self, decoder: TokenDecoder, context_GPD: Tensor, num_sequences: int, length: int
+    ) -> None:
+        self._dtype = context_GPD.dtype
+        self._token_embedding = decoder.token_embedding
+        self._position_embedding_TD = decoder.position_embedding[0]
+        self._blocks = [
+            _Block(block, context_GPD, num_sequences, length)  # type: ignore[arg-type]
+            for block in decoder.blocks
+        ]
+        self._norm = _Norm(decoder.norm, self._dtype)
+        project = decoder.head.project
+        self._head = PreparedLinear(
+            project.kernel, project.bias, dtype=torch.float32, num_rows=num_sequences
+        )
+
+    def logits(self, token_N: Tensor, position: int) -> Tensor:
+        """Float32 [N, V], given the token before ``position``."""
+        x_ND = F.embedding(token_N, self._token_embedding)
+        x_ND = (x_ND + self._position_embedding_TD[position]).to(self._dtype)
+        for block in self._blocks:
+            x_ND = block.step(x_ND, position)
+        return self._head.apply(self._norm.apply(x_ND).float())
+
+
 @torch.no_grad()
 def decode(
     decoder: TokenDecoder,
@@ -118,48 +147,68 @@ def decode(
     Computes in the context's dtype, but for the head: its logits are float32.
     """
     num_groups, num_samples, length = uniforms_GST.shape
-    num_sequences, device, dtype = num_groups * num_samples, context_GPD.device, context_GPD.dtype
+    num_sequences = num_groups * num_samples
     uniforms_TN = uniforms_GST.flatten(0, 1).t().contiguous()
-    blocks = [_Block(b, context_GPD, num_sequences, length) for b in decoder.blocks]  # type: ignore[arg-type]
-    norm = _Norm(decoder.norm, dtype)
-    project = decoder.head.project
-    head = PreparedLinear(
-        project.kernel, project.bias, dtype=torch.float32, num_rows=num_sequences
-    )
+    drawn = _Drawn(length, num_sequences, probe_tokens, device=context_GPD.device)
+    token_N = torch.zeros_like(drawn.tokens_TN[0])
+    is_finished_N = torch.zeros_like(token_N, dtype=torch.bool)
+    # Its own dtypes, whatever the caller's autocast.
+    with torch.autocast(context_GPD.device.type, enabled=False):
+        network = _Network(decoder, context_GPD, num_sequences, length)
+        for position in range(length):
+            logits_NV = network.logits(token_N, position)
+            probability_NV = logits_NV.softmax(dim=-1)
+            if decoding.samples_the_policy:
+                token_N = invert_cumulative(probability_NV, uniforms_TN[position])
+            else:
+                token_N = draw_tokens(logits_NV, uniforms_TN[position], decoding)
+            if stop_token is not None:
+                token_N = token_N.masked_fill(is_finished_N, 0)
+                is_finished_N = is_finished_N | (token_N == stop_token)
+            drawn.record(position, token_N, logits_NV, probability_NV)
+    return drawn.samples((num_groups, num_samples), stop_token)
 
-    tokens_TN = torch.zeros(length, num_sequences, dtype=torch.int64, device=device)
-    log_probs_TN = torch.zeros(length, num_sequences, device=device)
-    probes = torch.tensor(probe_tokens, dtype=torch.int64, device=device)
-    probe_log_probs_TNQ = torch.zeros(length, num_sequences, len(probe_tokens), device=device)
-    is_finished_N = torch.zeros(num_sequences, dtype=torch.bool, device=device)
-    token_N = torch.zeros(num_sequences, dtype=torch.int64, device=device)
-    for position in range(length):
-        x_ND = F.embedding(token_N, decoder.token_embedding)
-        x_ND = (x_ND + decoder.position_embedding[0, position]).to(dtype)
-        for block in blocks:
-            x_ND = block.step(x_ND, position)
-        logits_NV = head.apply(norm.apply(x_ND).float())
 
-        probability_NV = logits_NV.softmax(dim=-1)
-        # logsumexp without another pass of exponentials.
-        normaliser_N1 = (
-            logits_NV.amax(-1, keepdim=True) - probability_NV.amax(-1, keepdim=True).log()
-        )
-        if decoding.is_plain:
-            token_N = invert_cumulative(probability_NV, uniforms_TN[position])
-        else:
-            token_N = draw_tokens(logits_NV, uniforms_TN[position], decoding)
-        log_prob_N = (logits_NV.gather(1, token_N[:, None]) - normaliser_N1).squeeze(1)
-        probe_log_probs_TNQ[position] = logits_NV[:, probes] - normaliser_N1
+class _Drawn:
+    """What was drawn so far; all that can wait is computed once, at the end."""
+
+    def __init__(
+        self,
+        length: int,
+        num_sequences: int,
+        probe_tokens: tuple[int, ...],
+        *,
+        device: torch.device,
+    ) -> None:
+        def empty(*width: int) -> Tensor:
+            return torch.empty(length, num_sequences, *width, device=device)
+
+        self.tokens_TN = torch.zeros(length, num_sequences, dtype=torch.int64, device=device)
+        self._probes_Q = torch.tensor(probe_tokens, dtype=torch.int64, device=device)
+        self._logit_TN1 = empty(1)
+        self._probe_logits_TNQ = empty(len(probe_tokens))
+        self._top_logit_TN = empty()
+        self._top_probability_TN = empty()
+
+    def record(
+        self, position: int, token_N: Tensor, logits_NV: Tensor, probability_NV: Tensor
+    ) -> None:
+        self.tokens_TN[position] = token_N
+        torch.gather(logits_NV, 1, token_N[:, None], out=self._logit_TN1[position])
+        torch.index_select(logits_NV, 1, self._probes_Q, out=self._probe_logits_TNQ[position])
+        torch.amax(logits_NV, dim=-1, out=self._top_logit_TN[position])
+        torch.amax(probability_NV, dim=-1, out=self._top_probability_TN[position])
+
+    def samples(self, group_shape: tuple[int, int], stop_token: int | None) -> Samples:
+        # The logsumexp of the logits, from the softmax that was there anyway.
+        normaliser_TN1 = (self._top_logit_TN - self._top_probability_TN.log())[..., None]
+        log_probs_TN = (self._logit_TN1 - normaliser_TN1).squeeze(-1)
         if stop_token is not None:
-            token_N = token_N.masked_fill(is_finished_N, 0)
-            log_prob_N = log_prob_N.masked_fill(is_finished_N, 0.0)
-            is_finished_N = is_finished_N | (token_N == stop_token)
-        tokens_TN[position] = token_N
-        log_probs_TN[position] = log_prob_N
-    shape = (num_groups, num_samples)
-    return Samples(
-        tokens_GST=tokens_TN.t().to(torch.int32).unflatten(0, shape),
-        log_probs_GST=log_probs_TN.t().unflatten(0, shape),
-        probe_log_probs_GSTQ=probe_log_probs_TNQ.transpose(0, 1).unflatten(0, shape),
-    )
+            is_stop_TN = (self.tokens_TN == stop_token).to(torch.int64)
+            log_probs_TN = log_probs_TN.masked_fill(is_stop_TN.cumsum(0) > is_stop_TN, 0.0)
+        probe_log_probs_TNQ = self._probe_logits_TNQ - normaliser_TN1
+        return Samples(
+            tokens_GST=self.tokens_TN.t().to(torch.int32).unflatten(0, group_shape),
+            log_probs_GST=log_probs_TN.t().unflatten(0, group_shape),
+            probe_log_probs_GSTQ=probe_log_probs_TNQ.transpose(0, 1).unflatten(0, group_shape),
+        )

@@ -46,6 +46,12 @@ class Decoding:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
 
+    @property
+    def samples_the_policy(self) -> bool:
+        """Whether tokens are drawn from the policy's own distribution, as it stands."""
+        is_whole = self.top_k is None and self.top_p is None
+        return not self.is_greedy and self.temperature == 1.0 and is_whole
+
 
 GREEDY = Decoding(is_greedy=True)
 
@@ -109,12 +115,20 @@ def draw_tokens(logits_NV: Tensor, uniform_N: Tensor, decoding: Decoding) -> Ten
     """
     if decoding.is_greedy:
         return logits_NV.argmax(dim=-1)  # of equal maxima the first, on every device
-    if decoding.temperature != 1.0 or decoding.top_k is not None or decoding.top_p is not None:
+    if not decoding.samples_the_policy:
         logits_NV = restrict(logits_NV, decoding)
-    probability_NV = logits_NV.softmax(dim=-1)
+    return invert_cumulative(logits_NV.softmax(dim=-1), uniform_N)
+
+
+def invert_cumulative(probability_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """The draw of ``draw_tokens`` from probabilities instead of logits."""
+    vocab_size = probability_NV.shape[-1]
     cumulative_NV = probability_NV.cumsum(dim=-1)
     threshold_N1 = uniform_N[:, None] * cumulative_NV[:, -1:]
     token_N = torch.searchsorted(cumulative_NV, threshold_N1, right=True).squeeze(-1)
-    # Rounding can put the threshold at the total itself: then the last token that has any mass.
-    last_N = logits_NV.shape[-1] - 1 - (probability_NV > 0).flip(-1).to(torch.uint8).argmax(dim=-1)
+    # Summed in order, as on the CPU, the sum rises above the threshold only at a token that has
+    # mass; all there is to see to is a threshold at the total itself.
+    if probability_NV.device.type == "cpu" and bool((token_N < vocab_size).all()):
+        return token_N
+    last_N = vocab_size - 1 - (probability_NV > 0).flip(-1).to(torch.uint8).argmax(dim=-1)
     return torch.minimum(token_N, last_N)

@@ -131,6 +131,8 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, images_GHWC: Tensor, *, recompute: bool = False) -> Tensor:
         """Images in [-1, 1] to context [G, P, D]."""
+        # Pictures come as float32, also to a sampler whose weights are bfloat16.
+        images_GHWC = images_GHWC.to(self.patch_embedding.kernel.dtype)
         x_GPD = self.patch_embedding.forward(images_GHWC) + self.position_embedding
         return self.encoder.forward(x_GPD, recompute=recompute)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar, cast
 
 import numba
@@ -45,9 +46,7 @@ def token_past(*, num_sequences: int, length: int, num_heads: int, like_D: Tenso
 class DeviceTokenPast:
     """On any device, by torch's attention."""
 
-    def __init__(
-        self, *, num_sequences: int, length: int, num_heads: int, like_D: Tensor
-    ) -> None:
+    def __init__(self, *, num_sequences: int, length: int, num_heads: int, like_D: Tensor) -> None:
         head_width = like_D.shape[-1] // num_heads
         self._cache_2NHTE = like_D.new_zeros(2, num_sequences, num_heads, length, head_width)
 
@@ -63,38 +62,38 @@ class DeviceTokenPast:
 class CpuTokenPast:
     """In one pass over a cache that holds sequences side by side; float32 whatever the dtype."""
 
-    def __init__(
-        self, *, num_sequences: int, length: int, num_heads: int, like_D: Tensor
-    ) -> None:
+    def __init__(self, *, num_sequences: int, length: int, num_heads: int, like_D: Tensor) -> None:
         width = like_D.shape[-1]
         num_blocks = -(-num_sequences // _NUM_LANES)
         # Whole vectors of 8 lanes; those beyond the last sequence hold zeros.
         num_lanes = 8 * -(-num_sequences // (8 * num_blocks))
-        self._num_heads = num_heads
         # By numpy, which asks the system for large pages.
-        self._cache_BT2DL = np.zeros((num_blocks, length, 2, width, num_lanes), np.float32)
+        self._cache_B2HTEL = np.zeros(
+            (num_blocks, 2, num_heads, length, width // num_heads, num_lanes), np.float32
+        )
         self._mixed_ND = torch.empty(num_sequences, width)
-        self._num_threads = min(torch.get_num_threads(), num_blocks)
+        self._bounds = _shares(num_blocks, torch.get_num_threads())
 
     def attend(self, fused_NX: Tensor, position: int) -> Tensor:
-        arrays = (fused_NX.float().numpy(), self._cache_BT2DL, self._mixed_ND.numpy())
-        num_blocks = len(self._cache_BT2DL)
-        bounds = [num_blocks * i // self._num_threads for i in range(self._num_threads + 1)]
-        others = [
-            _threads(self._num_threads).submit(
-                _attend, *arrays, position, self._num_heads, first, last
-            )
-            for first, last in zip(bounds[1:-1], bounds[2:], strict=True)
-        ]
-        _attend(*arrays, position, self._num_heads, 0, bounds[1])
+        arrays = (fused_NX.float().numpy(), self._cache_B2HTEL, self._mixed_ND.numpy(), position)
+        (first, last), *shares = self._bounds
+        others = [_threads(len(shares)).submit(_attend, *arrays, *share) for share in shares]
+        _attend(*arrays, first, last)
         for other in others:
             other.result()
         return self._mixed_ND.to(fused_NX.dtype)
 
 
+def _shares(num_blocks: int, num_threads: int) -> list[tuple[int, int]]:
+    """First and last block of each thread's share; no share is empty."""
+    num_shares = min(num_blocks, num_threads)
+    edges = [num_blocks * i // num_shares for i in range(num_shares + 1)]
+    return list(pairwise(edges))
+
+
 @cache
 def _threads(num_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(num_threads - 1, thread_name_prefix="attend")
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="attend")
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -133,72 +132,104 @@ def _exp(x: np.float32) -> Any:
 @_compiled()
 def _attend(
     fused_NX: NDArray[np.float32],
-    cache_BT2DL: NDArray[np.float32],
+    cache_B2HTEL: NDArray[np.float32],
     mixed_ND: NDArray[np.float32],
     position: int,
-    num_heads: int,
     first_block: int,
     last_block: int,
 ) -> None:
+    num_heads, length, head_width, num_lanes = cache_B2HTEL.shape[2:]
     num_sequences, width = mixed_ND.shape
-    length, num_lanes = cache_BT2DL.shape[1], cache_BT2DL.shape[4]
-    head_width = width // num_heads
-    query_DL = np.zeros((width, num_lanes), np.float32)
-    score_TL = np.empty((length, num_lanes), np.float32)
+    query_EL = np.zeros((head_width, num_lanes), np.float32)
+    weight_TL = np.empty((length, num_lanes), np.float32)
     mixed_EL = np.empty((head_width, num_lanes), np.float32)
-    top_L = np.empty(num_lanes, np.float32)
-    total_L = np.empty(num_lanes, np.float32)
     for b in range(first_block, last_block):
         start = b * num_lanes
-        cache_T2DL = cache_BT2DL[b]
-        num_used = min(num_lanes, num_sequences - start)
-        for i in range(num_used):
-            for d in range(width):
-                query_DL[d, i] = fused_NX[start + i, d]
-            for d in range(width):
-                cache_T2DL[position, 0, d, i] = fused_NX[start + i, width + d]
-            for d in range(width):
-                cache_T2DL[position, 1, d, i] = fused_NX[start + i, 2 * width + d]
+        stop = min(start + num_lanes, num_sequences)
         for h in range(num_heads):
-            low, high = h * head_width, (h + 1) * head_width
-            for i in range(num_lanes):
-                top_L[i] = -1e30
-            for t in range(position + 1):
-                for i in range(num_lanes):
-                    score_TL[t, i] = 0.0
-                # By fours, so that a score is loaded and stored less often.
-                for d in range(low, high - 3, 4):
-                    for i in range(num_lanes):
-                        score_TL[t, i] += (
-                            query_DL[d, i] * cache_T2DL[t, 0, d, i]
-                            + query_DL[d + 1, i] * cache_T2DL[t, 0, d + 1, i]
-                            + query_DL[d + 2, i] * cache_T2DL[t, 0, d + 2, i]
-                            + query_DL[d + 3, i] * cache_T2DL[t, 0, d + 3, i]
-                        )
-                for d in range(high - head_width % 4, high):
-                    for i in range(num_lanes):
-                        score_TL[t, i] += query_DL[d, i] * cache_T2DL[t, 0, d, i]
-                for i in range(num_lanes):
-                    top_L[i] = max(top_L[i], score_TL[t, i])
-            for i in range(num_lanes):
-                total_L[i] = 0.0
-            for t in range(position + 1):
-                for i in range(num_lanes):
-                    score_TL[t, i] = _exp(score_TL[t, i] - top_L[i])
-                for i in range(num_lanes):
-                    total_L[i] += score_TL[t, i]
-            for i in range(num_lanes):
-                total_L[i] = np.float32(1.0) / total_L[i]
-            for t in range(position + 1):
-                for i in range(num_lanes):
-                    score_TL[t, i] *= total_L[i]
-            for e in range(head_width):
-                for i in range(num_lanes):
-                    mixed_EL[e, i] = 0.0
-            for t in range(position + 1):
-                for e in range(head_width):
-                    for i in range(num_lanes):
-                        mixed_EL[e, i] += score_TL[t, i] * cache_T2DL[t, 1, low + e, i]
-            for i in range(num_used):
+            low = h * head_width
+            key_TEL, value_TEL = cache_B2HTEL[b, 0, h], cache_B2HTEL[b, 1, h]
+            _to_lanes(fused_NX[start:stop, low:], query_EL)
+            _to_lanes(fused_NX[start:stop, width + low :], key_TEL[position])
+            _to_lanes(fused_NX[start:stop, 2 * width + low :], value_TEL[position])
+            _scores(query_EL, key_TEL, weight_TL, position + 1)
+            _softmax(weight_TL, position + 1)
+            _mix(weight_TL, value_TEL, mixed_EL, position + 1)
+            for i in range(stop - start):
                 for e in range(head_width):
                     mixed_ND[start + i, low + e] = mixed_EL[e, i]
+
+
+@_compiled(inline="always")
+def _to_lanes(row_NE: NDArray[np.float32], lane_EL: NDArray[np.float32]) -> None:
+    for e in range(lane_EL.shape[0]):
+        for i in range(row_NE.shape[0]):
+            lane_EL[e, i] = row_NE[i, e]
+
+
+@_compiled(inline="always")
+def _scores(
+    query_EL: NDArray[np.float32],
+    key_TEL: NDArray[np.float32],
+    score_TL: NDArray[np.float32],
+    num_tokens: int,
+) -> None:
+    head_width, num_lanes = query_EL.shape
+    for t in range(num_tokens):
+        for i in range(num_lanes):
+            score_TL[t, i] = 0.0
+        # By fours, so that a score is loaded and stored less often.
+        for e in range(0, head_width - 3, 4):
+            for i in range(num_lanes):
+                score_TL[t, i] += (
+                    query_EL[e, i] * key_TEL[t, e, i]
+                    + query_EL[e + 1, i] * key_TEL[t, e + 1, i]
+                    + query_EL[e + 2, i] * key_TEL[t, e + 2, i]
+                    + query_EL[e + 3, i] * key_TEL[t, e + 3, i]
+                )
+        for e in range(head_width - head_width % 4, head_width):
+            for i in range(num_lanes):
+                score_TL[t, i] += query_EL[e, i] * key_TEL[t, e, i]
+
+
+@_compiled(inline="always")
+def _softmax(weight_TL: NDArray[np.float32], num_tokens: int) -> None:
+    num_lanes = weight_TL.shape[1]
+    top_L = weight_TL[0].copy()
+    total_L = np.zeros(num_lanes, np.float32)
+    for t in range(1, num_tokens):
+        for i in range(num_lanes):
+            top_L[i] = max(top_L[i], weight_TL[t, i])
+    for t in range(num_tokens):
+        for i in range(num_lanes):
+            weight_TL[t, i] = _exp(weight_TL[t, i] - top_L[i])
+            total_L[i] += weight_TL[t, i]
+    for i in range(num_lanes):
+        total_L[i] = np.float32(1.0) / total_L[i]
+    for t in range(num_tokens):
+        for i in range(num_lanes):
+            weight_TL[t, i] *= total_L[i]
+
+
+@_compiled(inline="always")
+def _mix(
+    weight_TL: NDArray[np.float32],
+    value_TEL: NDArray[np.float32],
+    mixed_EL: NDArray[np.float32],
+    num_tokens: int,
+) -> None:
+    head_width, num_lanes = mixed_EL.shape
+    mixed_EL[:] = 0.0
+    for t in range(0, num_tokens - 3, 4):
+        for e in range(head_width):
+            for i in range(num_lanes):
+                mixed_EL[e, i] += (
+                    weight_TL[t, i] * value_TEL[t, e, i]
+                    + weight_TL[t + 1, i] * value_TEL[t + 1, e, i]
+                    + weight_TL[t + 2, i] * value_TEL[t + 2, e, i]
+                    + weight_TL[t + 3, i] * value_TEL[t + 3, e, i]
+                )
+    for t in range(num_tokens - num_tokens % 4, num_tokens):
+        for e in range(head_width):
+            for i in range(num_lanes):
+                mixed_EL[e, i] += weight_TL[t, i] * value_TEL[t, e, i]

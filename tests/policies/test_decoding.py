@@ -5,6 +5,7 @@ Axes: as in ``policies.decoding``.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import astuple
@@ -17,6 +18,7 @@ from torch import Tensor
 from policies.draw import GREEDY, Decoding, draw_tokens, uniforms
 from policies.encoder_decoder import EncoderDecoder
 from policies.policy import TokenQueries
+from policies.weights import is_float32_only
 
 if TYPE_CHECKING:
     from tests.policies.conftest import Reference
@@ -223,3 +225,17 @@ def test_shorter_draws_are_the_beginning_of_longer_ones(random_policy: Build) ->
     whole = policy.sample(images, uniforms_GST, decoding=SAMPLING)
     start = policy.sample(images, uniforms_GST[..., :5], decoding=SAMPLING)
     assert start.tokens_GST.tolist() == whole.tokens_GST[..., :5].tolist()
+
+
+def test_a_sampler_in_bfloat16_draws_nearly_the_policy(random_policy: Build) -> None:
+    policy = random_policy()
+    images, uniforms_GST = torch.randn(3, 32, 32, 3), some_uniforms(3, 4, 12)
+    half = copy.deepcopy(policy)
+    for name, parameter in half.named_parameters():
+        if not is_float32_only(name):
+            parameter.data = parameter.data.to(torch.bfloat16)
+    samples = half.sample(images, uniforms_GST, decoding=SAMPLING, probe_tokens=(1,))
+    assert samples.log_probs_GST.dtype == samples.probe_log_probs_GSTQ.dtype == torch.float32
+    forced = policy.log_prob(images, samples.tokens_GST.long()).drawn_GST.detach()
+    gap = (samples.log_probs_GST - forced).abs()
+    assert 1e-4 < gap.mean() < 0.1

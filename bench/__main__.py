@@ -1,0 +1,87 @@
+"""``python -m bench [--only NAME ...] [--quick]``: measure, print, write results.jsonl."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+# Before torch is imported: threads that spin while they wait slow each other down.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench import learner, reward, sampler
+from bench.figure import Figure, machine, write
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+GROUPS: dict[str, Callable[..., Iterator[Figure]]] = {
+    "reward.detection_reward": reward.detection,
+    "learner.demo": learner.demo,
+    "sampler.demo": sampler.demo,
+    "sampler.vit_b": sampler.vit_b,
+}
+"""What can be measured, by the beginning of its figures' names."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        choices=GROUPS,
+        default=list(GROUPS),
+        help=f"measure only these: {', '.join(GROUPS)}",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, no ViT-B peers")
+    parser.add_argument("--output", type=Path, default=None, help=f"default: {RESULTS}")
+    told = parser.parse_args(arguments)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    console = Console(soft_wrap=True)
+    figures: list[Figure] = []
+    started = time.monotonic()
+    for name in told.only:
+        with console.status(f"measuring {name}"):
+            figures += GROUPS[name](is_quick=told.quick)
+    console.print(table(figures))
+    console.print(f"{machine()}; {time.monotonic() - started:.0f} s")
+    is_whole = not told.quick and len(told.only) == len(GROUPS)
+    output = told.output or (RESULTS if is_whole else None)
+    if output is None:
+        console.print("Not written: only a whole run replaces results.jsonl (or give --output).")
+    else:
+        write(figures, output)
+        console.print(f"Written to {output}.")
+
+
+def table(figures: Sequence[Figure]) -> Table:
+    result = Table(title="Ahead of the peer, and share of the floor's speed")
+    for column in ("figure", "value", "unit", "peer", "ratio", "floor", "of floor"):
+        is_text = column in ("figure", "unit")
+        result.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+    for f in figures:
+        result.add_row(
+            f.name,
+            _number(f.value),
+            f.unit,
+            _number(f.peer_value),
+            "" if f.ratio is None else f"{f.ratio:.2f}x",
+            _number(f.floor),
+            "" if f.of_floor is None else f"{f.of_floor:.0%}",
+        )
+    return result
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The paper's table 2 and its controls on digit scenes: ``python -m bench.table2``.
+
+Every row starts from the shipped detector, sees the same number of images, and is measured on
+the validation scenes with the policy that was best on the holdout scenes. One JSON object per
+run goes to bench/table2.jsonl; runs that stand there are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench.figure import machine
+from policies.draw import GREEDY, Decoding
+from policies.policy_file import load_policy
+from rewardtune.config import RunConfig
+from rewardtune.config_file import load_config
+from rewardtune.evaluation import evaluate_policy
+from rewardtune.local import pretrain, tune
+from rewardtune.run_log import open_run_log
+from tasks.detection.suppression import suppress_repeats
+from tasks.shards import open_dataset
+from tasks.task import load_task
+
+OUTPUT = Path("bench/table2.jsonl")
+_FIGURES = ("map", "ar100", "boxes_per_image", "reward")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    score_rules: tuple[str, ...] = ("class", "p2", "p2_norm")
+
+
+ROWS = (
+    Row("map", "configs/digits_detection_map.toml"),
+    Row("recall", "configs/digits_detection_recall.toml"),
+    Row("algorithm_2", "configs/digits_detection_algorithm_2.toml"),
+    Row("mle_continued", "configs/digits_detection_mle_continued.toml"),
+    Row("confidence_only", "configs/digits_detection_map.toml", ("learner.reward_weight=0.0",)),
+    Row(
+        "no_confidence",
+        "configs/digits_detection_map.toml",
+        ("task_options.confidence_weight=0.0", "evaluation.score_rule=class"),
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of each row")
+    parser.add_argument("--rows", nargs="*", help="only these rows")
+    options = parser.parse_args(arguments)
+    rows = [row for row in ROWS if not options.rows or row.name in options.rows]
+    done = {(r["row"], r["seed"]) for r in _read()}
+    if ("mle", 0) not in done:
+        _append(measure_start())
+    for seed in range(options.seeds):
+        for row in rows:
+            if (row.name, seed) not in done:
+                _append(run(row, seed))
+    Console().print(table(_read()))
+
+
+def run(row: Row, seed: int) -> dict[str, Any]:
+    """Train one row with one seed and measure it."""
+    directory = Path(f"runs/table2/{row.name}-{seed}")
+    overrides = (*row.overrides, f"seed={seed}", f"operations.directory={directory}")
+    config = load_config(Path(row.config), overrides)
+    with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
+        result = (tune if config.mode == "tune" else pretrain)(config, log)
+    return {
+        "row": row.name,
+        "seed": seed,
+        "steps": config.learner.num_steps,
+        "images": config.learner.num_steps * config.learner.batch_size,
+        **_measure(config, result.policy_path, row.score_rules),
+    }
+
+
+def measure_start() -> dict[str, Any]:
+    """The pretrained detector by its best score rule, decoding and suppression (control d)."""
+    config = load_config(Path("configs/digits_detection_map.toml"))
+    assert config.policy.checkpoint is not None
+    measured = _measure(config, config.policy.checkpoint, ("class", "p2", "p2_norm"))
+    decodings = {"greedy": GREEDY} | {
+        f"t={t}, top_p={p}": Decoding(temperature=t, top_p=p)
+        for t in (0.3, 0.6, 1.0)
+        for p in (0.5, 0.8, 0.95)
+    }
+    holdout = {
+        (name, iou): _suppressed(config, "holdout", decoding, iou)["map"]
+        for name, decoding in decodings.items()
+        for iou in (None, 0.5, 0.7, 0.9)
+    }
+    name, iou = max(holdout, key=lambda key: holdout[key])
+    tried = _suppressed(config, "validation", decodings[name], iou)
+    return {
+        "row": "mle",
+        "seed": 0,
+        "steps": 0,
+        "images": 0,
+        **measured,
+        "best_decoding": {"decoding": name, "nms_iou": iou, "holdout_map": holdout[name, iou]},
+        "best_decoding_map": tried["map"],
+        "best_decoding_ar100": tried["ar100"],
+    }
+
+
+def _suppressed(
+    config: RunConfig, split: str, decoding: Decoding, iou: float | None
+) -> Mapping[str, float]:
+    assert config.policy.checkpoint is not None
+    dataset = open_dataset(getattr(config.data, split))
+    categories = open_dataset(config.data.train).categories
+    task = load_task(config.task, config.task_options, categories=categories)
+    indices = range(len(dataset))
+    policy = load_policy(config.policy.checkpoint).policy
+    evaluation = evaluate_policy(
+        policy, task, dataset, indices=indices, score_rules=("class",), decoding=decoding
+    )
+    results = evaluation.results["class"]
+    if iou is not None:
+        results = suppress_repeats(results, iou_threshold=iou)
+    return task.evaluate(results, dataset, indices=indices)
+
+
+def _measure(config: RunConfig, path: Path, score_rules: Sequence[str]) -> dict[str, Any]:
+    assert config.data.validation is not None
+    validation = open_dataset(config.data.validation)
+    categories = open_dataset(config.data.train).categories
+    # Rewards are those of the mAP reward whatever a row was trained on, so that they compare.
+    task = load_task(config.task, {"max_boxes": 6}, categories=categories)
+    evaluation = evaluate_policy(
+        load_policy(path).policy,
+        task,
+        validation,
+        indices=range(len(validation)),
+        score_rules=score_rules,
+    )
+    by_rule = evaluation.metrics_by_rule
+    best = max(by_rule, key=lambda rule: by_rule[rule]["map"])
+    return {
+        "score_rule": best,
+        **{name: by_rule[best][name] for name in _FIGURES},
+        "map_by_rule": {rule: metrics["map"] for rule, metrics in by_rule.items()},
+        "machine": machine(),
+    }
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Mean and standard error over seeds, row by row."""
+    shown = Table(title="digit scenes, validation")
+    for heading in ("row", "seeds", *_FIGURES, "score rule"):
+        shown.add_column(heading)
+    for name in dict.fromkeys(record["row"] for record in records):
+        runs = [record for record in records if record["row"] == name]
+        cells = []
+        for figure in _FIGURES:
+            values = np.array([r[figure] for r in runs])
+            error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+            cells.append(f"{values.mean():.4f} ± {error:.4f}")
+        rules = ", ".join(sorted({r["score_rule"] for r in runs}))
+        shown.add_row(name, str(len(runs)), *cells, rules)
+    return shown
+
+
+def _read() -> list[dict[str, Any]]:
+    return list(_lines(OUTPUT)) if OUTPUT.exists() else []
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text().splitlines():
+        yield json.loads(line)
+
+
+def _append(record: Mapping[str, Any]) -> None:
+    with OUTPUT.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
