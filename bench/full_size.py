@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="a toy instead, to try the command")
     parser.add_argument("--output", type=Path, default=RESULTS)
     told = parser.parse_args(arguments)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
 
     def report(name: str, taken: float) -> None:
         print(f"{name:8} {taken:8.2f} s", flush=True)

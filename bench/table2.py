@@ -48,11 +48,15 @@ ROWS = (
     Row("recall", "configs/digits_detection_recall.toml"),
     Row("algorithm_2", "configs/digits_detection_algorithm_2.toml"),
     Row("mle_continued", "configs/digits_detection_mle_continued.toml"),
-    Row("confidence_only", "configs/digits_detection_map.toml", ("learner.reward_weight=0.0",)),
     Row(
-        "no_confidence",
+        "confidence_only",
         "configs/digits_detection_map.toml",
-        ("task_options.confidence_weight=0.0", "evaluation.score_rule=class"),
+        ("learner.reward_weight=0.0", "task_options.confidence_weight=0.03"),
+    ),
+    Row(
+        "with_confidence",
+        "configs/digits_detection_map.toml",
+        ("task_options.confidence_weight=0.03", "evaluation.score_rule=p2"),
     ),
 )
 
