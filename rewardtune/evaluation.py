@@ -1,6 +1,6 @@
 """Measuring a policy: decode every example, then the task's official metric.
 
-Axes: G examples of a batch, T tokens.
+Axes: S sequences (one per example of a batch), T tokens, Q probed tokens.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from policies.draw import GREEDY, Decoding, uniforms
 from policies.policy import Policy
@@ -21,6 +22,9 @@ from tasks.task import Task
 
 _BATCH_SIZE = 50
 """Examples decoded together. Fixed: batch shape moves bits, and figures should not."""
+
+VIEW = View()
+"""Everything is measured on the whole image, unflipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,42 +70,22 @@ def evaluate_policy(
             )
     if not indices:
         raise ValueError("evaluation needs at least one example: the data set is empty")
-    device = next(policy.module.parameters()).device
-    view = View()
     results: dict[str, list[dict[str, Any]]] = {rule: [] for rule in rules}
     rewards: list[float] = []
     for start in range(0, len(indices), _BATCH_SIZE):
         batch = list(indices[start : start + _BATCH_SIZE])
-        images = images_in_view(
-            dataset, [(index, view) for index in batch], input_size=policy.input_size
-        )
-        uniforms_NT = uniforms(
-            seed=seed,
-            ordinals_N=torch.tensor(batch),
-            rollouts_N=torch.zeros(len(batch), dtype=torch.int64),
-            sequence_length=policy.sequence_length,
-        )
-        samples = policy.sample(
-            torch.from_numpy(images).to(device),
-            uniforms_NT[:, None].to(device),
-            decoding=decoding,
-            probe_tokens=task.probe_tokens,
-            stop_token=task.stop_token,
-        )
-        tokens = samples.tokens_GST[:, 0].cpu().numpy()
-        log_probs = samples.log_probs_GST[:, 0].cpu().numpy()
-        probes = samples.probe_log_probs_GSTQ[:, 0].cpu().numpy()
+        samples = _decode(policy, task, dataset, batch, decoding=decoding, seed=seed)
         for row, index in enumerate(batch):
-            example = dataset.example(index)
-            score = task.score(tokens[row : row + 1], example, view, input_size=policy.input_size)
+            example, tokens_T = dataset.example(index), samples.tokens_ST[row]
+            score = task.score(tokens_T[None], example, VIEW, input_size=policy.input_size)
             rewards.append(float(score.reward_S[0]))
             for rule in rules:
                 results[rule] += task.predict(
-                    tokens[row],
-                    log_probs[row],
-                    probes[row],
+                    tokens_T,
+                    samples.log_probs_ST[row],
+                    samples.probe_log_probs_STQ[row],
                     example,
-                    view,
+                    VIEW,
                     input_size=policy.input_size,
                     score_rule=rule,
                 )
@@ -113,3 +97,45 @@ def evaluate_policy(
         for rule in rules
     }
     return Evaluation(metrics=by_rule[rules[0]], results=results, metrics_by_rule=by_rule)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """One sequence per example of a batch, as arrays."""
+
+    tokens_ST: NDArray[np.int32]
+    log_probs_ST: NDArray[np.float32]
+    probe_log_probs_STQ: NDArray[np.float32]
+
+
+def _decode(
+    policy: Policy,
+    task: Task,
+    dataset: Dataset,
+    indices: Sequence[int],
+    *,
+    decoding: Decoding,
+    seed: int,
+) -> _Decoded:
+    device = next(policy.module.parameters()).device
+    images_GHWC = images_in_view(
+        dataset, [(index, VIEW) for index in indices], input_size=policy.input_size
+    )
+    uniforms_NT = uniforms(
+        seed=seed,
+        ordinals_N=torch.tensor(indices),
+        rollouts_N=torch.zeros(len(indices), dtype=torch.int64),
+        sequence_length=policy.sequence_length,
+    )
+    samples = policy.sample(
+        torch.from_numpy(images_GHWC).to(device),
+        uniforms_NT[:, None].to(device),
+        decoding=decoding,
+        probe_tokens=task.probe_tokens,
+        stop_token=task.stop_token,
+    )
+    return _Decoded(
+        tokens_ST=samples.tokens_GST[:, 0].cpu().numpy(),
+        log_probs_ST=samples.log_probs_GST[:, 0].cpu().numpy(),
+        probe_log_probs_STQ=samples.probe_log_probs_GSTQ[:, 0].cpu().numpy(),
+    )

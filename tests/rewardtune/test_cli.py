@@ -266,7 +266,7 @@ def test_bad_input_is_one_line(policy: Path, mle_config: Path, data: Path, tmp_p
     assert "score_rule 'best' is unknown" in refused(*evaluate, "--score-rule", "best")
     assert "unknown detection option 'size'" in refused(*evaluate, "--option", "size=3")
     assert "write it as key=value" in refused(*evaluate, "--option", "max_boxes")
-    assert "task 'x' is not a folder" in refused(*evaluate, "--task", "x")
+    assert "task 'x' is neither a folder" in refused(*evaluate, "--task", "x")
     assert "temperature must be positive" in refused(*evaluate, "--temperature", 0)
     assert "either --data or --images" in refused("predict", policy, "--output", tmp_path)
 
