@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ GROUPS: dict[str, Callable[..., Iterator[Figure]]] = {
     "learner.demo": learner.demo,
     "sampler.demo": sampler.demo,
     "sampler.vit_b": sampler.vit_b,
+    "sampler.vit_b_448": sampler.vit_b_448,
 }
 """What can be measured, by the beginning of its figures' names."""
 
@@ -42,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=None, help=f"default: {RESULTS}")
     told = parser.parse_args(arguments)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    console = Console(soft_wrap=True)
+    # Into a file the table is as wide as it needs; 80 columns would cut the numbers off.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     figures: list[Figure] = []
     started = time.monotonic()
     for name in told.only:

@@ -39,6 +39,20 @@ def vit_b(*, is_quick: bool) -> Iterator[Figure]:
             yield from sampler_figures(name, VIT_B, dtype=dtype, num_images=4, num_rounds=3)
 
 
+def vit_b_448(*, is_quick: bool) -> Iterator[Figure]:
+    """2 images of four times as many patches, whose keys stand once for 8 samples."""
+    if not is_quick:
+        config = VIT_B.model_copy(update={"input_size": 448})
+        yield from sampler_figures(
+            "sampler.vit_b_448.bfloat16",
+            config,
+            dtype=torch.bfloat16,
+            num_images=2,
+            samples=(8,),
+            num_rounds=3,
+        )
+
+
 def sampler_figures(
     name: str,
     config: EncoderDecoderConfig,
