@@ -19,8 +19,8 @@ def digits(
     scenes_holdout: Annotated[int, typer.Option(min=0, help="Scenes to choose by.")] = 500,
     scenes_validation: Annotated[int, typer.Option(min=0, help="Scenes to report on.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other scenes.")] = 0,
-    min_digits: Annotated[int, typer.Option(min=0, help="Fewest digits of a scene.")] = 3,
-    max_digits: Annotated[int, typer.Option(min=1, help="Most digits of a scene.")] = 6,
+    min_digits: Annotated[int, typer.Option(min=0, help="Fewest digits of a scene.")] = 2,
+    max_digits: Annotated[int, typer.Option(min=1, help="Most digits of a scene.")] = 9,
 ) -> None:
     """Compose scenes of handwritten digits, as COCO files and as data sets.
 

@@ -35,8 +35,8 @@ class SceneStyle:
     """What a scene looks like; sizes in pixels."""
 
     size: int = 48
-    min_digits: int = 3
-    max_digits: int = 6
+    min_digits: int = 2
+    max_digits: int = 9
     min_digit_size: float = 11.0
     max_digit_size: float = 20.0
     min_visible: float = 0.6

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from records import PackedWeights, Published
+from transport.term import StaleTerm
 
 
 class WeightsNotFound(LookupError):
     """Nobody published these weights, or they were retired: the caller asked too early or late."""
-
-
-class StaleTerm(RuntimeError):
-    """A newer learner has taken over; whoever holds the older term must stop."""
 
 
 class WeightStore(Protocol):

@@ -44,8 +44,8 @@ class DetectionConfig(BaseModel):
     class_weight_smoothing: float = Field(default=0.05, ge=0)
     """Share of all instances added to each class's count before it is inverted; "map" only."""
 
-    doubted_ratio: float = Field(default=0.0, ge=0, lt=1)
-    """Share of annotated boxes that maximum likelihood marks "wrong" although they are right.
+    wrong_box_ratio: float = Field(default=0.0, ge=0, le=1)
+    """Boxes marked "wrong" that maximum likelihood adds per annotated box (``wrong_boxes``).
 
     A likelihood model that never saw that token gives it a probability of e^-12 and less; to
     bring it up, the confidence loss then moves the whole network before any reward counts.

@@ -45,3 +45,42 @@ def target_boxes(example: Example, view: View, *, codec: DetectionCodec, input_s
         label_N=example.category_N[is_kept_N],
         confidence_N=np.full(int(is_kept_N.sum()), codec.max_confidence, dtype=np.int64),
     )
+
+
+def with_wrong_boxes(
+    boxes: Boxes, codec: DetectionCodec, *, ratio: float, confidence: int, rng: np.random.Generator
+) -> Boxes:
+    """The boxes and, for some of them, a copy that is wrong: moved, or of another class.
+
+    A detector's own mistakes are of these two kinds, so a model that tells such copies from
+    annotations has learned to doubt itself. Pix2seq trains with similar noise (Chen et al. 2022,
+    arXiv:2109.10852), there to make sequences longer, not to rank boxes.
+
+    Args:
+        ratio: chance of each box to be copied; no more copies than the codec has free slots.
+        confidence: token that marks the copies.
+    """
+    num_free = max(0, codec.max_boxes - len(boxes))
+    chosen = np.flatnonzero(rng.random(len(boxes)) < ratio)[:num_free]
+    copies = boxes[chosen]
+    side_N2 = copies.yxyx_N4[:, 2:] - copies.yxyx_N4[:, :2]
+    # Half of a side either way: overlaps from nearly 1 down to a third and less.
+    moved_N4 = np.clip(
+        copies.yxyx_N4 + rng.uniform(-0.5, 0.5, (len(chosen), 4)) * np.tile(side_N2, (1, 2)), 0, 1
+    )
+    is_moved_N = (rng.random(len(chosen)) < 0.5) | (codec.num_classes == 1)
+    other_N = rng.integers(1, max(2, codec.num_classes), len(chosen))
+    return Boxes(
+        yxyx_N4=np.concatenate(
+            [boxes.yxyx_N4, np.where(is_moved_N[:, None], moved_N4, copies.yxyx_N4)]
+        ),
+        label_N=np.concatenate(
+            [
+                boxes.label_N,
+                np.where(
+                    is_moved_N, copies.label_N, (copies.label_N + other_N) % codec.num_classes
+                ),
+            ]
+        ),
+        confidence_N=np.concatenate([boxes.confidence_N, np.full(len(chosen), confidence)]),
+    )

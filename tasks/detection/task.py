@@ -7,7 +7,6 @@ N boxes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +20,7 @@ from tasks.detection.config import DetectionConfig, read_config
 from tasks.detection.matching import Targets, match_batch
 from tasks.detection.metric import coco_box_metrics
 from tasks.detection.reward import class_weights, threshold_weights
-from tasks.detection.target import target_boxes
+from tasks.detection.target import target_boxes, with_wrong_boxes
 from tasks.example import Category, Dataset, Example
 from tasks.view import boxes_to_pixels
 
@@ -122,9 +121,10 @@ class DetectionTask:
     ) -> NDArray[np.int32]:
         """The boxes seen in the view as tokens [T], in an order drawn from ``rng``."""
         boxes = target_boxes(example, view, codec=self._codec, input_size=input_size)
-        if self._config.doubted_ratio > 0:
-            is_doubted_N = rng.random(len(boxes)) < self._config.doubted_ratio
-            boxes = replace(boxes, confidence_N=np.where(is_doubted_N, WRONG, boxes.confidence_N))
+        if self._config.wrong_box_ratio > 0:
+            boxes = with_wrong_boxes(
+                boxes, self._codec, ratio=self._config.wrong_box_ratio, confidence=WRONG, rng=rng
+            )
         return self._codec.encode(boxes, rng=rng)
 
     def score(
