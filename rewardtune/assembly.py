@@ -10,11 +10,14 @@ from typing import Literal
 import torch
 
 from policies.carry import carry
+from policies.draw import Decoding
 from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from policies.policy import Policy
 from policies.policy_file import check_vocabulary, load_policy, policy_digest
 from policies.weights import is_float32_only
 from rewardtune.config import ConfigError, RunConfig
+from sampler.sampler import Sampler
+from tasks.order import DataOrder
 from tasks.shards import ShardDataset, open_dataset
 from tasks.task import Task, load_task
 
@@ -84,6 +87,22 @@ def sampler_policy(policy: EncoderDecoder, dtype: Literal["float32", "bfloat16"]
         if not is_float32_only(name):
             parameter.data = parameter.data.to(getattr(torch, dtype))
     return own
+
+
+def build_sampler(parts: Parts) -> Sampler:
+    """The run's sampler, with a policy of its own; it has no weights yet."""
+    config, settings = parts.config, parts.config.sampler
+    return Sampler(
+        sampler_policy(parts.policy, settings.dtype),
+        task=parts.task,
+        dataset=parts.train,
+        order=DataOrder(len(parts.train), config.seed, config.data.views),
+        seed=config.seed,
+        num_samples=settings.num_samples,
+        decoding=Decoding(
+            temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
+        ),
+    )
 
 
 def _device(config: RunConfig) -> Literal["cpu", "cuda"]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from learner.config import LearnerConfig
+from rewardtune.cluster_config import ClusterConfig
 from sampler.config import SamplerConfig
 from tasks.view import ViewConfig
 
@@ -185,6 +186,7 @@ class RunConfig(Section):
     compute: ComputeConfig = ComputeConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     operations: OperationsConfig = OperationsConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -232,6 +234,15 @@ class RunConfig(Section):
         """Whether rollouts of older versions are corrected for."""
         return self.depth >= 2 if self.importance_weight is None else self.importance_weight
 
+    @property
+    def run_name(self) -> str:
+        """Names the run where several share a queue: its directory's name."""
+        return self.operations.directory.resolve().name
+
+    def drawn_with(self, batch: int) -> int:
+        """Policy version that a batch is drawn with: staleness is a constant once it can be."""
+        return max(0, batch - self.depth)
+
     def pinned(
         self,
         *,
@@ -271,7 +282,7 @@ class RunConfig(Section):
 
     def identity(self) -> dict[str, Any]:
         """What the final weights depend on, as plain JSON values."""
-        values = self.model_dump(mode="json", exclude={"operations", "evaluation"})
+        values = self.model_dump(mode="json", exclude={"operations", "evaluation", "cluster"})
         for key in ("train", "holdout", "validation"):
             del values["data"][key]
         del values["policy"]["checkpoint"]

@@ -3,19 +3,21 @@
 RUN/config.json       the pinned config; a changed identity is refused
 RUN/terms/N           one file per start
 RUN/checkpoints/      see learner.checkpoint
+RUN/candidates/       policies that wait to be measured
+RUN/evaluations.json  holdout metrics by step
 RUN/policy.safetensors, RUN/best.safetensors
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from learner.checkpoint import Checkpoint, clear_unfinished, latest_checkpoint
 from learner.term import claim_term, latest_term
 from rewardtune.config import ConfigError, RunConfig
-from rewardtune.run_log import RunLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,21 @@ class RunDirectory:
         """The weights that were best on the holdout set."""
         return self.path / "best.safetensors"
 
+    def candidate_path(self, step: int) -> Path:
+        """Weights of a step, until they are measured."""
+        return self.path / "candidates" / f"step-{step:08d}.safetensors"
+
     def is_superseded(self) -> bool:
         """Whether a newer start has taken the run over; this one must then write no more."""
         return latest_term(self.path) > self.term
 
 
-def open_run(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunDirectory:
+def open_run(config: RunConfig, tell: Callable[[str], None], *, fork: bool = False) -> RunDirectory:
     """Start a run, or take it up where its last good checkpoint stands.
 
     Args:
         config: pinned.
+        tell: hears of checkpoints that are damaged and passed over.
         fork: go on from the directory's checkpoint although the identity differs.
 
     Raises:
@@ -73,5 +80,5 @@ def open_run(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunDirect
     partial.replace(config_path)
     run = RunDirectory(path=path, term=term, checkpoint=None)
     clear_unfinished(run.checkpoints)
-    found = latest_checkpoint(run.checkpoints, log.message)
+    found = latest_checkpoint(run.checkpoints, tell)
     return RunDirectory(path=path, term=term, checkpoint=found)

@@ -338,15 +338,3 @@ def test_the_vocabulary_describes_itself_as_json() -> None:
     assert described["num_classes"] == len(described["class_names"]) == 80
     other = [replace(category, name="other") for category in CATEGORIES]
     assert DetectionTask({"max_boxes": 12}, categories=other).describe_vocabulary() != described
-
-
-def test_doubted_boxes_are_marked_wrong_in_their_share() -> None:
-    example = example_of([[10, 20, 500, 700], [30, 40, 600, 800]])
-    task = load_task("detection", {"max_boxes": 2, "doubted_ratio": 0.25}, categories=CATEGORIES)
-    confidences = [
-        task.target_tokens(example, View(), input_size=SIDE, rng=np.random.default_rng(seed))[5::6]
-        for seed in range(1000)
-    ]
-    values, counts = np.unique(confidences, return_counts=True)
-    assert values.tolist() == [1, 2]
-    assert counts[0] / counts.sum() == pytest.approx(0.25, abs=0.03)

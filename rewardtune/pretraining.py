@@ -1,0 +1,65 @@
+"""Maximum likelihood on annotations, step by step.
+
+Axes: G examples, T tokens, H height, W width, C colours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from learner.learner import Learner, StepReport
+from records import PackedWeights
+from rewardtune.assembly import Parts
+from tasks.batch import images_in_view
+from tasks.order import DataOrder
+
+# Added to the run's seed, so that target orders do not follow the draws of the data order.
+_TARGET_STREAM = 0x7461726765740000
+
+
+class PretrainingLoop:
+    """One step: annotated examples in, weights changed."""
+
+    def __init__(self, parts: Parts) -> None:
+        config = parts.config
+        self.learner = Learner(parts.policy, config.learner, task=parts.task)
+        self._parts = parts
+        self._order = DataOrder(len(parts.train), config.seed, config.data.views)
+
+    def restore(self, versions: Mapping[int, PackedWeights]) -> None:
+        """Nothing is in flight between steps."""
+
+    def behaviour(self) -> dict[int, PackedWeights]:
+        return {}
+
+    def step(self) -> tuple[StepReport, dict[str, float]]:
+        started = time.perf_counter()
+        parts, ordinals = self._parts, self.learner.ledger.next_ordinals
+        entries = [self._order.entry(ordinal) for ordinal in ordinals]
+        input_size = parts.policy.input_size
+        tokens_GT = np.stack(
+            [
+                parts.task.target_tokens(
+                    parts.train.example(entry.example),
+                    entry.view,
+                    input_size=input_size,
+                    rng=np.random.default_rng([parts.config.seed, _TARGET_STREAM, ordinal]),
+                )
+                for ordinal, entry in zip(ordinals, entries, strict=True)
+            ]
+        )
+        images_GHWC = images_in_view(
+            parts.train, [(e.example, e.view) for e in entries], input_size=input_size
+        )
+        loaded = time.perf_counter()
+        report = self.learner.maximum_likelihood(
+            torch.from_numpy(tokens_GT).long(), torch.from_numpy(images_GHWC)
+        )
+        return report, {
+            "seconds_load": loaded - started,
+            "seconds_learn": time.perf_counter() - loaded,
+        }

@@ -1,0 +1,130 @@
+"""The learner's side of tuning: one line of code whether everything is in one process or not.
+
+Batch ``b`` is drawn with weights of version ``max(0, b - depth)`` and consumed in order;
+consuming it publishes version ``b + 1``. Axes: G groups, S rollouts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from learner.learner import Learner, StepReport
+from learner.source import GroupSource
+from policies.weights import pack_weights
+from records import PackedWeights, Published, ScoredGroup
+from rewardtune.assembly import Parts
+from tasks.batch import images_in_view
+from transport.weight_store import WeightStore
+
+
+class TuningLoop:
+    """Collects a batch, learns from it, publishes: step by step."""
+
+    def __init__(self, parts: Parts, *, term: int, store: WeightStore, source: GroupSource) -> None:
+        config = parts.config
+        self.learner = Learner(
+            parts.policy,
+            config.learner,
+            task=parts.task,
+            weighs_importance=config.weighs_importance,
+        )
+        self._parts = parts
+        self._term = term
+        self._store = store
+        self._source = source
+        self._dtype = getattr(torch, config.sampler.dtype)
+        self._older: dict[int, PackedWeights] = {}
+
+    def restore(self, versions: Mapping[int, PackedWeights]) -> None:
+        """Publish what batches after the frontier are drawn with, the newest version included."""
+        self._older = dict(versions)
+        for version, weights in versions.items():
+            self._store.publish(Published(self._term, version), weights)
+        self._publish()
+
+    def behaviour(self) -> dict[int, PackedWeights]:
+        return {v: w for v, w in self._older.items() if v < self.learner.policy_version}
+
+    def step(self) -> tuple[StepReport, dict[str, float]] | None:
+        """Consume one batch; None if it is not complete yet."""
+        collected = self._source.collect(self.learner.ledger.next_ordinals)
+        if collected is None:
+            return None
+        scored = collected.scored
+        started = time.perf_counter()
+        version = self.learner.policy_version
+        images_GHWC = images_in_view(
+            self._parts.train,
+            [(s.group.example, s.group.view) for s in scored],
+            input_size=self._parts.policy.input_size,
+        )
+        loaded = time.perf_counter()
+        report = self.learner.reinforce(scored, torch.from_numpy(images_GHWC))
+        learned = time.perf_counter()
+        self._publish()
+        self._source.consumed(before=self.learner.ledger.next_ordinals.start)
+        staleness = version - min(s.group.published.policy_version for s in scored)
+        return report, {
+            **collected.seconds,
+            "seconds_load": loaded - started,
+            "seconds_learn": learned - loaded,
+            "seconds_publish": time.perf_counter() - learned,
+            "staleness": float(staleness),
+            **reward_metrics(scored),
+        }
+
+    def _publish(self) -> None:
+        version, depth = self.learner.policy_version, self._parts.config.depth
+        weights = pack_weights(self._parts.policy, dtype=self._dtype)
+        self._store.publish(Published(self._term, version), weights)
+        self._store.retire(before_version=version - depth)
+        self._older[version] = weights
+        self._older = {v: w for v, w in self._older.items() if v >= version - depth}
+
+
+def reward_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """What the rollouts of a batch earned; empty if none is valid."""
+    valid = [s for s in scored if s.score.is_valid]
+    if not valid:
+        return {}
+    reward_GS = np.stack([s.score.reward_S for s in valid])
+    log_prob = np.stack([s.group.log_probs_ST for s in valid])
+    components = {
+        f"reward_{name}": float(np.mean([s.score.components[name].mean() for s in valid]))
+        for name in valid[0].score.components
+    }
+    return {
+        "reward": float(reward_GS.mean()),
+        "reward_std": float(reward_GS.std(axis=1).mean()),
+        "zero_advantage_ratio": float((np.ptp(reward_GS, axis=1) == 0).mean()),
+        # Minus the mean log-prob of a token drawn from the policy estimates its entropy.
+        "entropy": float(-log_prob.mean()),
+        "num_samples": float(reward_GS.size),
+        **components,
+    }
+
+
+def step_record(
+    step: int,
+    report: StepReport,
+    measured: Mapping[str, float],
+    *,
+    seconds: float,
+    batch_size: int,
+) -> dict[str, float]:
+    """One step as the log tells it; ``seconds`` that no phase accounts for are ``other``."""
+    accounted = sum(value for name, value in measured.items() if name.startswith("seconds_"))
+    return {
+        "step": step,
+        **report.metrics,
+        **measured,
+        "is_skipped": float(report.is_skipped),
+        "seconds": seconds,
+        "seconds_other": max(0.0, seconds - accounted),
+        "images_per_second": batch_size / seconds,
+        "samples_per_second": measured.get("num_samples", batch_size) / seconds,
+    }
