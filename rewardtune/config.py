@@ -1,7 +1,7 @@
 """What a run can be told: one TOML file, checked whole before anything starts.
 
 A config is identity plus operations. Identity (task, data, policy, learner, sampler, depth,
-compute, seed) decides the final weights to the byte; operations (paths, evaluation, logging)
+compute, seed) decides the final weights to the byte; operations (paths, evaluation, services)
 may change between two starts of the same run.
 """
 
@@ -16,11 +16,16 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from learner.config import LearnerConfig
+from reward_workers.config import RewardWorkerConfig
 from rewardtune.cluster_config import ClusterConfig
 from sampler.config import SamplerConfig
 from tasks.view import ViewConfig
 
 Mode = Literal["pretrain", "tune"]
+
+
+_OPERATIONS = ("operations", "evaluation", "reward_workers", "cluster")
+"""Sections that no weight depends on."""
 
 
 class ConfigError(ValueError):
@@ -186,6 +191,7 @@ class RunConfig(Section):
     compute: ComputeConfig = ComputeConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     operations: OperationsConfig = OperationsConfig()
+    reward_workers: RewardWorkerConfig = RewardWorkerConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
@@ -282,7 +288,9 @@ class RunConfig(Section):
 
     def identity(self) -> dict[str, Any]:
         """What the final weights depend on, as plain JSON values."""
-        values = self.model_dump(mode="json", exclude={"operations", "evaluation", "cluster"})
+        values = self.model_dump(
+            mode="json", exclude={"operations", "evaluation", "reward_workers", "cluster"}
+        )
         for key in ("train", "holdout", "validation"):
             del values["data"][key]
         del values["policy"]["checkpoint"]

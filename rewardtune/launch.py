@@ -1,0 +1,220 @@
+"""A tuning run on Ray: starts or joins a cluster, puts the services on it, drives them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+    RayTaskError,
+)
+
+from reward_workers.digest import ScorerSettings
+from reward_workers.spec import make_spec
+from rewardtune.assembly import Parts, assemble
+from rewardtune.cluster import Call, Service, ServiceDied
+from rewardtune.config import ConfigError, RunConfig
+from rewardtune.driver import Driver, Placement
+from rewardtune.local import RunResult
+from rewardtune.run_log import RunLog
+from rewardtune.services import ServiceSettings
+from rewardtune.stopping import stop_on_signal
+from transport.connect import connect_queue
+from transport.job_queue import QueueLimits
+from transport.ray_queue import start_ray_queue
+from transport.ray_weights import start_ray_weights
+
+_OBJECT_STORE_BYTES = 500_000_000
+"""Of a Ray that is started for the run: a few versions of a small policy."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray 2.60 would write a token into the home folder, which later starts then insist on.
+    "RAY_AUTH_MODE": "disabled",
+    # The only switch that keeps a node on the loopback interface.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_PASSED_ON = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "PYTHONPATH", "HF_HUB_OFFLINE")
+
+
+def tune_on_ray(
+    config: RunConfig,
+    log: RunLog,
+    *,
+    fork: bool = False,
+    on_driver: Callable[[Driver], None] = lambda driver: None,
+) -> RunResult:
+    """As ``local.tune``, with every part in a process of its own.
+
+    Args:
+        on_driver: given the driver before it runs: for whoever watches or steers it.
+
+    Raises:
+        ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix.
+        RunFailed: a service cannot be kept alive.
+    """
+    parts = assemble(config)
+    with (
+        _ray(parts.config),
+        stop_on_signal() as stop,
+        _driver(parts, log, RayCluster(), fork=fork) as driver,
+    ):
+        on_driver(driver)
+        return driver.run(lambda: bool(stop))
+
+
+@contextlib.contextmanager
+def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> Iterator[Driver]:
+    config = parts.config
+    settings = config.cluster
+    namespace = f"rewardtune-{config.run_name}"
+    limits = QueueLimits(lease_seconds=settings.lease_seconds)
+    if settings.redis is None:
+        queue_url = f"ray://{namespace}/queue"
+        queue = start_ray_queue("queue", namespace, limits)
+    else:
+        queue_url = settings.redis
+        queue = connect_queue(queue_url, run=config.run_name, lease_seconds=settings.lease_seconds)
+    weights = start_ray_weights("weights", namespace)
+    spec = make_spec(
+        parts.task,
+        parts.train,
+        run=config.run_name,
+        identity_hash=config.identity_hash(),
+        task_name=config.task,
+        task_options=config.task_options,
+        input_size=parts.policy.input_size,
+        scorer=ScorerSettings(threads=config.reward_workers.threads),
+    )
+    shared = ServiceSettings(
+        config=config,
+        queue=queue_url,
+        weights=f"ray://{namespace}/weights",
+        spec=spec.to_bytes().decode(),
+        fork=fork,
+    )
+    driver = Driver(
+        config,
+        log,
+        cluster=cluster,
+        queue=queue,
+        placement=Placement(
+            settings=shared.model_dump_json(),
+            num_samplers=settings.num_samplers,
+            sampler_gpus=settings.sampler_gpus,
+            learner_gpus=settings.learner_gpus,
+            num_reward_workers=settings.num_reward_workers,
+        ),
+    )
+    yield driver
+    del weights  # its registry lives as long as this reference
+
+
+@dataclass(frozen=True, slots=True)
+class _Actor:
+    name: str
+    handle: ActorHandle[Any]
+
+
+class RayCluster:
+    """Implements ``cluster.Cluster``: every service is an actor."""
+
+    def start(self, name: str, build: type[Any], settings: str, *, num_gpus: float) -> Service:
+        # Two calls at a time: a reward worker runs until it is told to drain. No CPU is asked
+        # for, as Ray counts them whole; threads are the config's business.
+        concurrency = 2 if hasattr(build, "drain") else 1
+        remote = ray.remote(build).options(
+            num_cpus=0,
+            num_gpus=num_gpus,
+            max_restarts=0,
+            max_concurrency=concurrency,
+            runtime_env={"env_vars": _environment()},
+        )
+        return _Actor(name, cast("ActorHandle[Any]", remote.remote(settings)))
+
+    def call(self, service: Service, method: str, *arguments: Any) -> Call:
+        actor = cast("_Actor", service)
+        return cast("Call", getattr(actor.handle, method).remote(*arguments))
+
+    def wait(self, calls: Sequence[Call], *, timeout_seconds: float) -> list[Call]:
+        if not calls:
+            # Nothing is on its way: the caller's next turn is as soon as it may be.
+            return []
+        done, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_seconds)
+        if done:
+            done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        return cast("list[Call]", done)
+
+    def result(self, call: Call) -> Any:
+        try:
+            return ray.get(cast("Any", call), timeout=10.0)
+        except (ActorDiedError, ActorUnavailableError, RayActorError, GetTimeoutError) as error:
+            raise ServiceDied(str(error)) from error
+        except RayTaskError as error:
+            cause = error.cause
+            raise cause if isinstance(cause, Exception) else error from None
+
+    def kill(self, service: Service) -> None:
+        ray.kill(cast("_Actor", service).handle)
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+
+
+@contextlib.contextmanager
+def _ray(config: RunConfig) -> Iterator[None]:
+    """A Ray to work on: the caller's, the one at the configured address, or one of our own."""
+    if ray.is_initialized():
+        yield
+        return
+    namespace, address = f"rewardtune-{config.run_name}", config.cluster.address
+    # For an address, too: the mode must not hang on a file in somebody's home folder.
+    os.environ.setdefault("RAY_AUTH_MODE", _QUIET["RAY_AUTH_MODE"])
+    if address is not None:
+        try:
+            ray.init(address, namespace=namespace, log_to_driver=False)
+        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"cluster.address = '{address}': no Ray cluster answers there "
+                f"({str(error).splitlines()[0]}); leave it out to start Ray on this machine"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    # Short, since unix sockets in it may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="rt-", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            num_cpus=os.cpu_count(),
+            num_gpus=_num_gpus(config),
+            namespace=namespace,
+            include_dashboard=False,
+            configure_logging=False,
+            log_to_driver=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=folder,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _num_gpus(config: RunConfig) -> int | None:
+    """None: as many as Ray finds."""
+    wanted = config.cluster.sampler_gpus or config.cluster.learner_gpus
+    return None if wanted else 0

@@ -1,0 +1,223 @@
+"""The services of a run as plain objects: each is built from JSON in a process of its own.
+
+Constructors only read their settings. ``begin`` does what takes time or can fail, so that its
+error reaches the driver as itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from learner.source import QueueSource
+from policies.policy_file import load_policy
+from records import Published
+from reward_workers.service import unique_name
+from reward_workers.worker import RewardWorker
+from rewardtune.assembly import Parts, assemble, build_sampler
+from rewardtune.config import RunConfig
+from rewardtune.local import holdout_metrics
+from rewardtune.run_directory import open_run
+from rewardtune.run_state import restore_run, save_run, write_policy
+from rewardtune.tuning import TuningLoop, step_record
+from sampler.service import SamplerService
+from transport.connect import connect_queue, connect_weights
+from transport.job_queue import Term
+
+_PATIENCE_SECONDS = 1.0
+"""Of a learner that waits for its batch, before it looks up to hear whether to stop."""
+
+
+class ServiceSettings(BaseModel):
+    """What every service is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: RunConfig
+    """Pinned."""
+    queue: str
+    """URL of the job queue."""
+    weights: str
+    """URL of the weight store."""
+    spec: str
+    """What reward workers must know, as JSON."""
+    fork: bool = False
+
+
+class LearnerHost:
+    """The learner: collects, learns, publishes, writes checkpoints."""
+
+    def __init__(self, settings: str) -> None:
+        self._settings = ServiceSettings.model_validate_json(settings)
+
+    def begin(self) -> dict[str, Any]:
+        """Claim a term, restore, publish what samplers need.
+
+        Returns:
+            term, version, pid, messages; ``candidate``: a policy to be measured, or None.
+        """
+        messages: list[str] = []
+        self._parts = assemble(self._settings.config)
+        config = self._parts.config
+        self._run = open_run(config, messages.append, fork=self._settings.fork)
+        term = Term(
+            number=self._run.term,
+            spec=self._settings.spec.encode(),
+            capacity=(config.depth + 1) * config.learner.batch_size,
+        )
+        queue = connect_queue(
+            self._settings.queue, run=config.run_name, lease_seconds=config.cluster.lease_seconds
+        )
+        source = QueueSource(queue, term, patience_seconds=_PATIENCE_SECONDS)
+        store = connect_weights(self._settings.weights)
+        self._loop = TuningLoop(self._parts, term=term.number, store=store, source=source)
+        if self._run.checkpoint is None:
+            self._loop.restore({})
+        else:
+            restore_run(self._run, self._loop)
+        source.open(frontier=self._loop.learner.ledger.next_ordinals.start)
+        self._saved = self.version if self._run.checkpoint else None
+        self._began = time.perf_counter()
+        return {
+            "term": term.number,
+            "version": self.version,
+            "pid": os.getpid(),
+            "messages": messages,
+            "candidate": self._candidate() if self._run.checkpoint is None else None,
+        }
+
+    @property
+    def version(self) -> int:
+        return self._loop.learner.policy_version
+
+    def step(self) -> dict[str, Any] | None:
+        """Consume one batch and do what is due after it; None if it is not complete yet.
+
+        Returns:
+            version, record for the log, num_invalid of the batch, candidate.
+        """
+        learner = self._loop.learner
+        num_invalid = len(learner.ledger.invalid)
+        outcome = self._loop.step()
+        if outcome is None:
+            return None
+        report, measured = outcome
+        config, version = self._parts.config, self.version
+        every = config.evaluation.every_steps
+        is_last = version == config.learner.num_steps
+        began, self._began = self._began, time.perf_counter()
+        record = step_record(
+            version,
+            report,
+            measured,
+            seconds=self._began - began,
+            batch_size=config.learner.batch_size,
+        )
+        if is_last or version % config.operations.checkpoint_every == 0:
+            self.save()
+        return {
+            "version": version,
+            "record": record,
+            "num_invalid": len(learner.ledger.invalid) - num_invalid,
+            "candidate": self._candidate() if is_last or (every and version % every == 0) else None,
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint unless this version has one."""
+        if self._saved != self.version:
+            save_run(self._parts, self._run, self._loop)
+            self._saved = self.version
+
+    def finish(self) -> None:
+        """Checkpoint and policy; nothing comes after."""
+        self.save()
+        write_policy(self._parts, self._run.policy_path, step=self.version)
+
+    def _candidate(self) -> str | None:
+        """The policy as a file for the evaluator: master weights, whatever samplers compute in."""
+        if self._parts.holdout is None:
+            return None
+        path = self._run.candidate_path(self.version)
+        path.parent.mkdir(exist_ok=True)
+        write_policy(self._parts, path, step=self.version)
+        return str(path)
+
+
+class SamplerHost:
+    """A sampler: draws micro-batches into the queue."""
+
+    def __init__(self, settings: str) -> None:
+        self._settings = ServiceSettings.model_validate_json(settings)
+
+    def begin(self) -> dict[str, Any]:
+        parts = assemble(self._settings.config)
+        self._service = SamplerService(
+            build_sampler(parts),
+            queue=connect_queue(
+                self._settings.queue,
+                run=parts.config.run_name,
+                lease_seconds=parts.config.cluster.lease_seconds,
+            ),
+            store=connect_weights(self._settings.weights),
+        )
+        return {"pid": os.getpid()}
+
+    def draw(self, term: int, policy_version: int, first: int, num_groups: int) -> dict[str, float]:
+        report = self._service.draw(
+            Published(term, policy_version), range(first, first + num_groups)
+        )
+        return asdict(report)
+
+
+class EvaluatorHost:
+    """Measures policies on the holdout set, beside training."""
+
+    def __init__(self, settings: str) -> None:
+        self._settings = ServiceSettings.model_validate_json(settings)
+
+    def begin(self) -> dict[str, Any]:
+        self._parts: Parts = assemble(self._settings.config)
+        return {"pid": os.getpid()}
+
+    def evaluate(self, path: str) -> dict[str, float]:
+        """Holdout metrics of a policy file."""
+        policy = load_policy(Path(path)).policy.to(self._parts.device)
+        metrics = holdout_metrics(replace(self._parts, policy=policy))
+        if metrics is None:
+            raise ValueError("nothing to evaluate on: set data.holdout")
+        return dict(metrics)
+
+
+class RewardWorkerHost:
+    """A reward worker inside the cluster; ``run`` and ``drain`` are called at the same time."""
+
+    def __init__(self, settings: str) -> None:
+        told = ServiceSettings.model_validate_json(settings)
+        config = told.config
+        queue = connect_queue(
+            told.queue, run=config.run_name, lease_seconds=config.cluster.lease_seconds
+        )
+        self._worker = RewardWorker(
+            queue,
+            config.reward_workers.model_copy(
+                update={"lease_seconds": config.cluster.lease_seconds}
+            ),
+            data_path=config.data.train,
+            name=unique_name(),
+        )
+
+    def run(self) -> int:
+        """Until it is drained; returns an exit code."""
+        return self._worker.run()
+
+    def drain(self) -> None:
+        """Finish what is being scored, give back the rest."""
+        self._worker.drain()
+
+    def pid(self) -> int:
+        return os.getpid()
