@@ -30,7 +30,7 @@ from rewardtune.run_log import RunLog
 from rewardtune.services import ServiceSettings
 from rewardtune.stopping import stop_on_signal
 from transport.connect import connect_queue
-from transport.job_queue import QueueLimits
+from transport.job_queue import JobQueue, QueueLimits
 from transport.ray_queue import start_ray_queue
 from transport.ray_weights import start_ray_weights
 
@@ -81,7 +81,7 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
     limits = QueueLimits(lease_seconds=settings.lease_seconds)
     if settings.redis is None:
         queue_url = f"ray://{namespace}/queue"
-        queue = start_ray_queue("queue", namespace, limits)
+        queue: JobQueue = start_ray_queue("queue", namespace, limits)
     else:
         queue_url = settings.redis
         queue = connect_queue(queue_url, run=config.run_name, lease_seconds=settings.lease_seconds)
