@@ -19,7 +19,16 @@ PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES: list[str] = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
 # Run beside the base dependencies alone, these must import: a reward worker is made of them.
-BASE = ["records", "protos.v1.group_pb2", "transport.wire", "tasks.task", "tasks.detection"]
+BASE = [
+    "records",
+    "protos.v1.group_pb2",
+    "transport.wire",
+    "transport.redis_queue",
+    "tasks.task",
+    "tasks.detection",
+    "reward_workers.prepared",
+    "reward_workers.service",
+]
 
 # What only the extras install.
 EXTRAS = ["torch", "ray", "transformers", "safetensors", "tensorboard", "matplotlib", "sklearn"]

@@ -6,9 +6,12 @@ implementation keeps the rules below and passes tests/transport/test_job_queue.p
 
 - **Put** is idempotent: what is queued, leased, scored, dead or before the frontier is left alone.
 - **Lease** hands a job to one worker for ``lease_seconds``, which ``renew`` prolongs and only its
-  owner can. An expired lease goes to whoever asks next, as another delivery.
-- **Commit** is atomic and the first one wins, whoever holds the lease by then. Of a term that is
-  over, or an ordinal before the frontier, it is refused.
+  owner can. An expired lease goes to whoever asks next, as another delivery; until somebody asks,
+  its owner may still renew it. Jobs that came back go first, then new ones, both in the order of
+  their puts.
+- **Commit** is atomic and the first one wins, whoever holds the lease by then, and even if the
+  queue was emptied since and does not know the job. Of a term that is over, or an ordinal outside
+  [frontier, frontier + capacity), it is refused.
 - **Only attributed failures count.** The same exception twice, or three crashes or timeouts in
   all, kill a job; so do ``max_deliveries`` deliveries that nobody reported on. A dead job keeps a
   dead letter, and is a result without a score, so that its batch closes.
@@ -58,7 +61,7 @@ class Term:
 
     number: int
     spec: bytes
-    """The run's spec for workers, as ``transport.spec`` writes it."""
+    """The run's spec for workers, as ``reward_workers.spec`` writes it."""
     capacity: int
     """Ordinals that may be unconsumed at once: (depth + 1) batches."""
 
@@ -146,11 +149,18 @@ class WorkerRecord:
     """host:port that Prometheus can scrape."""
     message: str = ""
     """Why it was refused, say."""
+    num_groups: int = 0
+    """Groups it had scored since its process began, failures included."""
+    core_seconds: float = 0.0
+    """Seconds that those occupied its scorers, times the threads of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """A moment of the queue, for metrics, ``status`` and scaling. Counts are since the term began."""
+    """A moment of the queue, for metrics, ``status`` and scaling.
+
+    Counts that have a default are since the term began.
+    """
 
     term: int
     frontier: int
@@ -175,7 +185,8 @@ class JobQueue(Protocol):
 
     Every method may raise ``QueueUnavailable``; nothing is half done then, and doing it again is
     right. Methods that take a term raise ``StaleTerm`` if a higher one was opened, and
-    ``QueueUnavailable`` if the queue knows of none.
+    ``QueueUnavailable`` if the queue knows of none, or of a lower one only. Methods that take a
+    job never raise ``StaleTerm``: they answer that it is stale, or no longer this worker's.
     """
 
     # The learner and whoever places draws.
@@ -183,7 +194,12 @@ class JobQueue(Protocol):
     def open_term(self, term: Term, *, frontier: int) -> None:
         """Take the queue over; again for the same term: assert it after a reconnect.
 
-        A queue that already knows the term keeps what it holds.
+        A queue that already knows the term keeps what it holds, and its frontier if that is
+        higher.
+
+        Raises:
+            StaleTerm: a higher term was opened.
+            QueueRefused: it knows the term with another spec: it is another run's.
         """
         ...
 
@@ -229,7 +245,10 @@ class JobQueue(Protocol):
     def lease(
         self, worker: str, *, reward_digest: str, max_jobs: int, timeout_seconds: float
     ) -> list[Job]:
-        """Up to ``max_jobs`` jobs, expired leases first; empty if none came in time."""
+        """Up to ``max_jobs`` jobs, those that came back first; empty if none came in time.
+
+        A queue that knows no term has none: the worker waits here for a learner.
+        """
         ...
 
     def renew(self, job: Job, worker: str) -> bool:

@@ -1,0 +1,157 @@
+"""A name for how groups are scored: equal digests mean equal rewards.
+
+It covers source, options and the scorer's settings. The sources are
+
+- every ``.py`` file in the folder of the task's module, or the module itself if it is one file;
+- ``reward_workers/score.py``;
+- whatever these import, directly or through others, from ``tasks`` and ``records``, from the
+  task's own top package, or, if the task is a file or package in a folder of the user's, from
+  that folder.
+
+Imports are read, not run. Libraries, and modules imported by a name made up at run time, are not
+covered: that they give the same rewards is what the golden examples are for.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+OURS = ("tasks", "records")
+ROOT = Path(__file__).resolve().parent.parent
+# Where installers put packages: there, a task's neighbours are not its own.
+INSTALLED = ("site-packages", "dist-packages")
+
+
+class ScorerSettings(BaseModel):
+    """What else can move a reward's bits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Literal["cpu"] = "cpu"
+    threads: PositiveInt = 1
+
+
+def reward_digest(
+    task_name: str,
+    task_options: Mapping[str, Any],
+    *,
+    scorer: ScorerSettings,
+    search_path: Sequence[str] | None = None,
+) -> str:
+    """Hex SHA-256 of everything that decides the rewards of ``load_task(task_name, ...)``.
+
+    Args:
+        task_options: must be JSON; the order of its keys does not matter.
+        search_path: where to look for a task that is not ours; ``sys.path`` by default.
+
+    Raises:
+        ValueError: no such task, or options that are not JSON.
+    """
+    try:
+        options = json.dumps(
+            dict(task_options), sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"options of task '{task_name}' are not JSON ({error}): use numbers, texts, lists "
+            "and tables"
+        ) from None
+    content = {
+        "task": task_name,
+        "options": options,
+        "scorer": scorer.model_dump(mode="json"),
+        "sources": {
+            name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in scoring_sources(task_name, search_path=search_path).items()
+        },
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def scoring_sources(task_name: str, *, search_path: Sequence[str] | None = None) -> dict[str, Path]:
+    """The files the digest covers, by the name of their module.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    module_name, roots = _find_task(task_name, search_path)
+    found: dict[str, Path] = {}
+    waiting = [module_name, *_inside(module_name, roots), "reward_workers.score"]
+    while waiting:
+        name = waiting.pop()
+        path = _file_of(name, roots)
+        if path is None or name in found:
+            continue
+        found[name] = path
+        is_package = path.name == "__init__.py"
+        package = name if is_package else name.rpartition(".")[0]
+        # A module's packages run before it does.
+        waiting += [name.rpartition(".")[0], *_imports(path, package)]
+    return found
+
+
+def _find_task(
+    task_name: str, search_path: Sequence[str] | None
+) -> tuple[str, Mapping[str, Path | None]]:
+    """The task's module, and the folders of top-level names; under "" that of any other."""
+    roots: dict[str, Path | None] = {"reward_workers": ROOT, **dict.fromkeys(OURS, ROOT), "": None}
+    if _file_of(f"tasks.{task_name}", roots) is not None:
+        return f"tasks.{task_name}", roots
+    top = task_name.partition(".")[0]
+    spec = PathFinder.find_spec(top, None if search_path is None else list(search_path))
+    if spec is not None and top not in roots:
+        places = spec.submodule_search_locations
+        place = Path(places[0]) if places else Path(spec.origin or "")
+        roots[top] = place.parent
+        if place.parent.name not in INSTALLED:
+            roots[""] = place.parent
+    if _file_of(task_name, roots) is None:
+        raise ValueError(
+            f"task '{task_name}' is neither a folder of tasks/ nor a module with a source file "
+            "on the path: put the folder of your own module on PYTHONPATH"
+        )
+    return task_name, roots
+
+
+def _file_of(module_name: str, roots: Mapping[str, Path | None]) -> Path | None:
+    top = module_name.partition(".")[0]
+    # Nothing of ours but tasks and records is a scoring source, wherever the user's folder is.
+    root = roots.get(top, roots[""])
+    if root is None or not module_name:
+        return None
+    place = root.joinpath(*module_name.split("."))
+    for path in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+        if path.is_file():
+            return path
+    return None
+
+
+def _inside(module_name: str, roots: Mapping[str, Path | None]) -> Iterator[str]:
+    """Names of the modules in the folder of a package, at any depth."""
+    path = _file_of(module_name, roots)
+    if path is None or path.name != "__init__.py":
+        return
+    for file in path.parent.rglob("*.py"):
+        parts = file.relative_to(path.parent).with_suffix("").parts
+        yield ".".join([module_name, *(part for part in parts if part != "__init__")])
+
+
+def _imports(path: Path, package: str) -> Iterator[str]:
+    """Names that may be modules, of all import statements of a file."""
+    for node in ast.walk(ast.parse(path.read_bytes(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: 1 - node.level or None] if node.level else []
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
