@@ -16,16 +16,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import learner, reward, sampler
+from bench import learner, queue, reward, sampler, weights
 from bench.figure import Figure, machine, write
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 GROUPS: dict[str, Callable[..., Iterator[Figure]]] = {
     "reward.detection_reward": reward.detection,
+    "queue": queue.queues,
     "learner.demo": learner.demo,
     "sampler.demo": sampler.demo,
     "sampler.vit_b": sampler.vit_b,
     "sampler.vit_b_448": sampler.vit_b_448,
+    "weights": weights.stores,
 }
 """What can be measured, by the beginning of its figures' names."""
 

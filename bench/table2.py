@@ -40,7 +40,7 @@ class Row:
     name: str
     config: str
     overrides: tuple[str, ...] = ()
-    score_rules: tuple[str, ...] = ("class", "p2", "p2_norm")
+    score_rules: tuple[str, ...] = ("class", "p2", "p2_norm", "class_p2")
 
 
 ROWS = (
@@ -48,15 +48,11 @@ ROWS = (
     Row("recall", "configs/digits_detection_recall.toml"),
     Row("algorithm_2", "configs/digits_detection_algorithm_2.toml"),
     Row("mle_continued", "configs/digits_detection_mle_continued.toml"),
+    Row("confidence_only", "configs/digits_detection_map.toml", ("learner.reward_weight=0.0",)),
     Row(
-        "confidence_only",
+        "without_confidence",
         "configs/digits_detection_map.toml",
-        ("learner.reward_weight=0.0", "task_options.confidence_weight=0.03"),
-    ),
-    Row(
-        "with_confidence",
-        "configs/digits_detection_map.toml",
-        ("task_options.confidence_weight=0.03", "evaluation.score_rule=p2"),
+        ("task_options.confidence_weight=0.0", "evaluation.score_rule=class"),
     ),
 )
 
@@ -97,7 +93,7 @@ def measure_start() -> dict[str, Any]:
     """The pretrained detector by its best score rule, decoding and suppression (control d)."""
     config = load_config(Path("configs/digits_detection_map.toml"))
     assert config.policy.checkpoint is not None
-    measured = _measure(config, config.policy.checkpoint, ("class", "p2", "p2_norm"))
+    measured = _measure(config, config.policy.checkpoint, ("class", "p2", "p2_norm", "class_p2"))
     decodings = {"greedy": GREEDY} | {
         f"t={t}, top_p={p}": Decoding(temperature=t, top_p=p)
         for t in (0.3, 0.6, 1.0)

@@ -24,6 +24,7 @@ from learner.loss import (
     soft_target_loss,
 )
 from learner.optimizer import Optimizer
+from learner.ranks import LocalShards, ShardExchange
 from learner.schedule import multiplier
 from policies.policy import Policy, TokenQueries
 from records import ScoredGroup
@@ -43,23 +44,36 @@ class Learner:
     """Holds the master weights; consumes batches in order and counts them.
 
     Gradients are summed micro-batch by micro-batch within each shard and then shard by shard,
-    always in the same order: how the work is shared out does not move a bit.
+    always in the same order: how the work is shared out does not move a bit. So a learner may
+    be several ranks, each in a process of its own, that start alike and make the same calls.
     """
 
     def __init__(
-        self, policy: Policy, config: LearnerConfig, *, task: Task, weighs_importance: bool = False
+        self,
+        policy: Policy,
+        config: LearnerConfig,
+        *,
+        task: Task,
+        weighs_importance: bool = False,
+        ranks: ShardExchange | None = None,
     ) -> None:
         """Start afresh with the policy's weights, which the learner owns from here on.
 
         Args:
             config: durations of the schedule in steps.
             weighs_importance: correct rollouts of older versions by a truncated weight.
+            ranks: who else computes shards of the gradient; None: nobody.
+
+        Raises:
+            ValueError: the shards cannot be shared out evenly.
         """
         self.policy = policy
         self.ledger = Ledger(batch_size=config.batch_size)
         self._config = config
         self._task = task
         self._weighs_importance = weighs_importance
+        self._ranks = LocalShards() if ranks is None else ranks
+        self._own_shards = self._ranks.own_shards(config.gradient_shards)
         self._parameters = dict(policy.module.named_parameters())
         self._optimizer = Optimizer(self._parameters, config.optimizer)
         self._device = next(iter(self._parameters.values())).device
@@ -69,25 +83,39 @@ class Learner:
         """Batches consumed."""
         return self.ledger.num_batches
 
+    @property
+    def own_rows(self) -> range:
+        """The rows of a batch whose images this rank needs: all, if it is alone."""
+        size = self._shard_size
+        return range(self._own_shards.start * size, self._own_shards.stop * size)
+
     def reinforce(self, scored: Sequence[ScoredGroup], images_GHWC: Tensor) -> StepReport:
         """Consume one batch of scored groups (algorithm 2 of the paper).
 
         Args:
-            scored: the groups of ``ledger.next_ordinals``, in that order.
-            images_GHWC: their pictures through their views, in [-1, 1].
+            scored: the groups of ``ledger.next_ordinals``, in that order; whole, on every rank.
+            images_GHWC: pictures of ``own_rows`` through their views, in [-1, 1].
+
+        Raises:
+            RankLost: another rank is gone: restart all from the checkpoint.
+            ValueError: these are not as many pictures.
         """
+        self._check_images(images_GHWC)
         batch = reinforce_batch(
             scored,
             task=self._task,
             estimator=self._config.estimator,
             has_baseline=self._config.baseline,
         )
-        sums = _Sums()
+        sums = self._sums()
         num_valid = batch.num_valid
-        if num_valid:
+        if num_valid:  # of the whole batch: all ranks agree
 
             def loss(rows: slice) -> Tensor:
-                return self._reinforce_loss(batch, images_GHWC, rows, sums=sums) / num_valid
+                own = self._own(rows)
+                shard = sums[own.start // self._shard_size]
+                total = self._reinforce_loss(batch, images_GHWC[own], rows, sums=shard)
+                return total / num_valid
 
             self._accumulate(loss)
         update = self._update(has_gradient=num_valid > 0)
@@ -96,33 +124,44 @@ class Learner:
             invalid=[s.group.ordinal for s in scored if not s.score.is_valid],
             is_skipped=update.is_skipped,
         )
-        return StepReport(update.is_skipped, {**update.metrics, **sums.means(num_valid)})
+        return StepReport(update.is_skipped, {**update.metrics, **self._means(sums, num_valid)})
 
     def maximum_likelihood(self, tokens_GT: Tensor, images_GHWC: Tensor) -> StepReport:
-        """Consume one batch of annotated examples (algorithm 1 of the paper)."""
+        """Consume one batch of annotated examples (algorithm 1 of the paper).
+
+        Args:
+            tokens_GT: of the whole batch, on every rank.
+            images_GHWC: pictures of ``own_rows``.
+
+        Raises:
+            RankLost: another rank is gone: restart all from the checkpoint.
+            ValueError: these are not as many pictures.
+        """
+        self._check_images(images_GHWC)
         tokens_GRT = tokens_GT[:, None].to(self._device)
         live_GRT = live_positions(tokens_GRT, self._task.stop_token)
-        sums = _Sums()
+        sums = self._sums()
         num_examples = len(tokens_GT)
 
         def loss(rows: slice) -> Tensor:
+            own = self._own(rows)
             with self._autocast():
                 log_probs = self.policy.log_prob(
-                    images_GHWC[rows].to(self._device),
+                    images_GHWC[own].to(self._device),
                     tokens_GRT[rows],
                     recompute=self._config.activation_checkpointing,
                 )
             total = maximum_likelihood_loss(log_probs.drawn_GST, live_GRT[rows])
-            sums.add("loss", total)
+            sums[own.start // self._shard_size].add("loss", total)
             return total / num_examples
 
         self._accumulate(loss)
         update = self._update(has_gradient=True)
         self.ledger.consume(self.ledger.next_ordinals, invalid=(), is_skipped=update.is_skipped)
-        return StepReport(update.is_skipped, {**update.metrics, **sums.means(num_examples)})
+        return StepReport(update.is_skipped, {**update.metrics, **self._means(sums, num_examples)})
 
     def _reinforce_loss(
-        self, batch: ReinforceBatch, images_GHWC: Tensor, rows: slice, *, sums: _Sums
+        self, batch: ReinforceBatch, images: Tensor, rows: slice, *, sums: _Sums
     ) -> Tensor:
         tokens_GRT = batch.tokens_GRT[rows].to(self._device)
         valid_G = batch.is_valid_G[rows].to(self._device)
@@ -131,7 +170,7 @@ class Learner:
         targets = batch.targets
         with self._autocast():
             log_probs = self.policy.log_prob(
-                images_GHWC[rows].to(self._device),
+                images.to(self._device),
                 tokens_GRT,
                 queries=None
                 if targets is None
@@ -169,21 +208,43 @@ class Learner:
         )
 
     def _accumulate(self, loss: Callable[[slice], Tensor]) -> None:
-        """Gradients of all micro-batches into ``.grad``, in the fixed order."""
-        config = self._config
-        shard_size = config.batch_size // config.gradient_shards
+        """Gradients of all micro-batches of all ranks into ``.grad``, in the fixed order."""
         shards: list[list[Tensor]] = []
-        for shard in range(config.gradient_shards):
+        for shard in self._own_shards:
             self._optimizer.zero_grad()
-            for start in range(0, shard_size, config.micro_batch):
-                first = shard * shard_size + start
-                loss(slice(first, first + config.micro_batch)).backward()
+            for start in range(0, self._shard_size, self._config.micro_batch):
+                first = shard * self._shard_size + start
+                loss(slice(first, first + self._config.micro_batch)).backward()
             shards.append([p.grad for p in self._trained() if p.grad is not None])
-        for parameter, *gradients in zip(self._trained(), *shards, strict=True):
-            total = gradients[0]
-            for gradient in gradients[1:]:
-                total = total + gradient
+        totals = self._ranks.sum(shards)
+        for parameter, total in zip(self._trained(), totals, strict=True):
             parameter.grad = total
+
+    def _sums(self) -> list[_Sums]:
+        """One for each shard of this rank."""
+        return [_Sums() for _ in self._own_shards]
+
+    def _means(self, sums: Sequence[_Sums], count: int) -> dict[str, float]:
+        """Over the whole batch, on every rank."""
+        totals = self._ranks.sum([list(shard.totals.values()) for shard in sums])
+        names = sums[0].totals
+        return {name: float(total) / count for name, total in zip(names, totals, strict=True)}
+
+    @property
+    def _shard_size(self) -> int:
+        return self._config.batch_size // self._config.gradient_shards
+
+    def _check_images(self, images_GHWC: Tensor) -> None:
+        if len(images_GHWC) != len(self.own_rows):
+            raise ValueError(
+                f"this rank trains on rows {self.own_rows.start}..{self.own_rows.stop - 1} of the "
+                f"batch and needs their {len(self.own_rows)} pictures, got {len(images_GHWC)}"
+            )
+
+    def _own(self, rows: slice) -> slice:
+        """Rows of the batch as rows of this rank's images."""
+        first = self.own_rows.start
+        return slice(rows.start - first, rows.stop - first)
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self._parameters.values() if p.requires_grad]
@@ -192,7 +253,8 @@ class Learner:
         if not has_gradient:
             return StepReport(is_skipped=True, metrics={})
         grad_norm = self._optimizer.grad_norm()
-        if not math.isfinite(grad_norm):
+        # All ranks find the same; should their machines differ after all, none goes on alone.
+        if not self._ranks.decide(int(math.isfinite(grad_norm))):
             return StepReport(is_skipped=True, metrics={"grad_norm": grad_norm})
         rate = multiplier(self._config.schedule, self.policy_version, self._config.num_steps)
         step = self._optimizer.step(rate, grad_norm=grad_norm)
@@ -228,14 +290,11 @@ class Learner:
 
 
 class _Sums:
-    """Sums over a step's micro-batches, kept on the device until the step is over."""
+    """Sums over a shard's micro-batches, kept on the device until the step is over."""
 
     def __init__(self) -> None:
-        self._totals: dict[str, Tensor] = {}
+        self.totals: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor) -> None:
         value = value.detach().float()
-        self._totals[name] = self._totals[name] + value if name in self._totals else value
-
-    def means(self, count: int) -> dict[str, float]:
-        return {name: float(total) / count for name, total in self._totals.items()}
+        self.totals[name] = self.totals[name] + value if name in self.totals else value

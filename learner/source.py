@@ -89,11 +89,17 @@ class QueueSource:
         )
 
     def consumed(self, *, before: int) -> None:
-        self._frontier = before
-        try:
-            self._queue.consume(self._term.number, before=before)
-        except QueueUnavailable:
-            self._reopen()  # with the new frontier, which says the same
+        """Move the frontier; not to return before it has moved.
+
+        Whoever hears of the next version draws beyond the old frontier.
+        """
+        while True:
+            try:
+                # Also where the queue has lost the term; where it has not, it only moves on.
+                self.open(frontier=before)
+                return
+            except QueueUnavailable:
+                time.sleep(_RETRY_SECONDS)
 
     def _reopen(self) -> None:
         time.sleep(_RETRY_SECONDS)

@@ -7,6 +7,8 @@ V vocabulary.
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -178,14 +180,20 @@ class EncoderDecoder(nn.Module):
         stop_token: int | None = None,
     ) -> Samples:
         """See ``Policy.sample``."""
-        return decode(
+        started = time.perf_counter()
+        context_GPD = self.encode(images_GHWC)
+        if context_GPD.is_cuda:
+            torch.cuda.synchronize()  # else the clock would measure the launch alone
+        encode_seconds = time.perf_counter() - started
+        samples = decode(
             self.decoder,
-            self.encode(images_GHWC),
+            context_GPD,
             uniforms_GST,
             decoding=decoding,
             probe_tokens=probe_tokens,
             stop_token=stop_token,
         )
+        return replace(samples, encode_seconds=encode_seconds)
 
 
 def _position_embedding(config: EncoderDecoderConfig, *, rows: int, columns: int) -> Tensor:

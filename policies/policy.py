@@ -21,6 +21,8 @@ class Samples:
     """float32, of the untempered, unrestricted distribution; 0 after a stop token."""
     probe_log_probs_GSTQ: Tensor
     """float32, of the probed tokens at every position."""
+    encode_seconds: float = 0.0
+    """Of the time that sampling took; 0 where the policy does not encode apart."""
 
 
 @dataclass(frozen=True, slots=True)

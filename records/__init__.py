@@ -1,15 +1,26 @@
 """What moves between the parts: frozen values of numpy arrays and plain Python."""
 
 from records.group import Group, Published, Score, ScoredGroup, TokenTargets, View
-from records.weights import PackedTensor, PackedWeights
+from records.weights import (
+    CanaryLogProbs,
+    PackedTensor,
+    PackedWeights,
+    TensorLayout,
+    WeightBuffer,
+    WeightManifest,
+)
 
 __all__ = [
+    "CanaryLogProbs",
     "Group",
     "PackedTensor",
     "PackedWeights",
     "Published",
     "Score",
     "ScoredGroup",
+    "TensorLayout",
     "TokenTargets",
     "View",
+    "WeightBuffer",
+    "WeightManifest",
 ]

@@ -6,7 +6,15 @@ The verbs of the command line, for Python; torch is imported when the first of t
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from pathlib import Path
 from typing import Any
+
+# Modules of the user's that a job brings. Here, as every process of a run passes here; at the end
+# of the path, so that none of them shadows one of ours.
+if (_code := os.environ.get("REWARDTUNE_CODE")) and str(Path(_code).absolute()) not in sys.path:
+    sys.path.append(str(Path(_code).absolute()))
 
 _HOMES = {
     "RunConfig": "rewardtune.config",

@@ -43,14 +43,17 @@ class Parts:
     device: torch.device
 
 
-def assemble(config: RunConfig) -> Parts:
+def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
     """Open what a config names and check that it fits together. Nothing is written.
+
+    Args:
+        on_cpu: for a process that leaves the run's device to others.
 
     Raises:
         ConfigError, ValueError, OSError: with one line that says what to fix.
     """
     torch.set_num_threads(config.compute.threads)
-    device = _device(config)
+    device = _device(config, on_cpu=on_cpu)
     train = open_dataset(config.data.train)
     holdout = open_dataset(config.data.holdout) if config.data.holdout else None
     if holdout is not None:
@@ -75,18 +78,26 @@ def assemble(config: RunConfig) -> Parts:
         train=train,
         holdout=holdout,
         task=task,
-        policy=policy.to(device),
-        device=torch.device(device),
+        policy=policy.to(here := torch.device("cpu" if on_cpu else device)),
+        device=here,
     )
 
 
 def sampler_policy(policy: EncoderDecoder, dtype: Literal["float32", "bfloat16"]) -> Policy:
-    """A copy for a sampler, its weights in ``dtype`` except those of the head."""
+    """A copy for a sampler, all of it in ``dtype`` except the head."""
     own = copy.deepcopy(policy).eval().requires_grad_(False)
     for name, parameter in own.named_parameters():
         if not is_float32_only(name):
             parameter.data = parameter.data.to(getattr(torch, dtype))
+    for buffer in own.buffers():  # fixed position embeddings, which are added to activations
+        buffer.data = buffer.data.to(getattr(torch, dtype))
     return own
+
+
+def data_order(parts: Parts) -> DataOrder:
+    """Which example, and which view of it, each ordinal of the run stands for."""
+    config = parts.config
+    return DataOrder(len(parts.train), config.seed, config.data.views)
 
 
 def build_sampler(parts: Parts) -> Sampler:
@@ -96,7 +107,7 @@ def build_sampler(parts: Parts) -> Sampler:
         sampler_policy(parts.policy, settings.dtype),
         task=parts.task,
         dataset=parts.train,
-        order=DataOrder(len(parts.train), config.seed, config.data.views),
+        order=data_order(parts),
         seed=config.seed,
         num_samples=settings.num_samples,
         decoding=Decoding(
@@ -105,13 +116,16 @@ def build_sampler(parts: Parts) -> Sampler:
     )
 
 
-def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
+def _device(config: RunConfig, *, on_cpu: bool) -> Literal["cpu", "cuda"]:
+    """What the run computes on, which is not always what this process does."""
     wanted = config.compute.device
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
+        has_gpu = torch.cuda.is_available() or config.cluster.learner_gpus > 0
+        return "cuda" if has_gpu else "cpu"
+    if wanted == "cuda" and not on_cpu and not torch.cuda.is_available():
         raise ConfigError(
-            "compute.device = 'cuda' but torch sees no GPU here: set it to 'cpu' or 'auto'"
+            "compute.device = 'cuda' but torch sees no GPU here: set it to 'cpu' or 'auto', or "
+            "give the services GPUs by cluster.learner_gpus and cluster.sampler_gpus"
         )
     return wanted
 

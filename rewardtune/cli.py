@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,10 +18,12 @@ import typer
 from typer.core import TyperGroup
 
 from rewardtune import data_commands
+from rewardtune.reward_worker_command import reward_worker
 
 if TYPE_CHECKING:
     from policies.draw import Decoding
     from rewardtune.config import RunConfig
+    from rewardtune.local import RunResult
 
 # Before torch is imported: idle threads that spin slow two processes on two cores several times.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -60,6 +62,7 @@ app = typer.Typer(
     help="Tune vision models to the metric their users care about.",
 )
 app.add_typer(data_commands.app, name="data")
+app.command()(reward_worker)
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.")]
 Overrides = Annotated[
@@ -121,13 +124,28 @@ def pretrain(
 
 @app.command()
 def tune(
-    config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, fork: Fork = False
+    config: ConfigPath,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    fork: Fork = False,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to join, or 'auto'; by default Ray is started here."),
+    ] = None,
+    is_local: Annotated[
+        bool, typer.Option("--local", help="Everything in this process, without Ray.")
+    ] = False,
 ) -> None:
     """Tune a pretrained policy to its task's reward.
 
-    An interrupted run continues when it is started again.
+    Samplers, learner and reward workers are Ray actors, unless --local. The weights come out the
+    same. An interrupted run continues when it is started again.
     """
-    _run("tune", config, overrides or (), dry_run=dry_run, fork=fork)
+    if address is not None and is_local:
+        raise ValueError("--address needs Ray and --local does without: give one of them")
+    if address is not None:
+        overrides = [*(overrides or ()), f'cluster.address="{address}"']
+    _run("tune", config, overrides or (), dry_run=dry_run, fork=fork, is_local=is_local)
 
 
 @app.command()
@@ -240,13 +258,23 @@ def demo(
         "configs/digits_detection_map.toml"
     ),
     overrides: Overrides = None,
+    is_local: Annotated[
+        bool, typer.Option("--local", help="Everything in this process, without Ray.")
+    ] = False,
 ) -> None:
     """Tune a pretrained detector of handwritten digits and show what that changes."""
+    from rewardtune import local
     from rewardtune.config_file import load_config
     from rewardtune.demo import run_demo
 
+    start = local.tune
+    if not is_local:
+        from rewardtune.launch import tune_on_ray as start
     summary = run_demo(
-        load_config(config, overrides or ()), directory=directory, scenes_seed=scenes_seed
+        load_config(config, overrides or ()),
+        tune=start,
+        directory=directory,
+        scenes_seed=scenes_seed,
     )
     if summary is None:
         raise typer.Exit(STOPPED)
@@ -260,6 +288,7 @@ def _run(
     *,
     dry_run: bool,
     fork: bool,
+    is_local: bool = True,
 ) -> None:
     from rewardtune.config_file import load_config
 
@@ -273,7 +302,9 @@ def _run(
     from rewardtune import local
     from rewardtune.run_log import open_run_log
 
-    start = local.pretrain if mode == "pretrain" else local.tune
+    start: Callable[..., RunResult] = local.pretrain if mode == "pretrain" else local.tune
+    if not is_local:
+        from rewardtune.launch import tune_on_ray as start
     with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
         result = start(config, log, fork=fork)
     if not result.is_finished:

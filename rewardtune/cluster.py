@@ -28,7 +28,9 @@ class Call(Protocol):
 class Cluster(Protocol):
     """Processes on one machine or on many. Nothing here blocks but ``wait``."""
 
-    def start(self, name: str, build: type[Any], settings: str, *, num_gpus: float) -> Service:
+    def start(
+        self, name: str, build: type[Any], settings: str, *, num_cpus: int, num_gpus: float
+    ) -> Service:
         """Make ``build(settings)`` in a process of its own; the process may come up later."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from rewardtune.curves import draw_curves
 from rewardtune.draw import annotated_boxes, draw_boxes, picture_grid, predicted_boxes
 from rewardtune.evaluation import Evaluation, evaluate_policy
 from rewardtune.json_file import write_json
-from rewardtune.local import RunResult, tune
+from rewardtune.local import RunResult
 from rewardtune.predict import by_image, policy_for_data
 from rewardtune.progress import counting
-from rewardtune.run_log import LOG_NAME, open_run_log, read_run_log
+from rewardtune.run_log import LOG_NAME, RunLog, open_run_log, read_run_log
 from tasks.digit_files import NUM_SCENES, write_digits
 from tasks.digits import Split
 from tasks.example import Dataset
@@ -38,6 +38,7 @@ _MIN_SCORE = 0.25
 def run_demo(
     config: RunConfig,
     *,
+    tune: Callable[[RunConfig, RunLog], RunResult],
     directory: Path,
     scenes_seed: int | None = None,
     num_scenes: Mapping[Split, int] = NUM_SCENES,
@@ -51,6 +52,7 @@ def run_demo(
     the config names.
 
     Args:
+        tune: ``local.tune`` or ``launch.tune_on_ray``.
         config: a tuning run on digit scenes; they are written where ``data.train`` looks for
             them, unless they are there.
         scenes_seed: measure on scenes drawn afresh from this seed, and from the same validation
@@ -78,7 +80,7 @@ def run_demo(
     before = _measure(config, config.policy.checkpoint, scenes, title="before tuning")
     best = max(before.metrics_by_rule, key=lambda rule: before.metrics_by_rule[rule]["map"])
     _print_metrics(console, "before", before, best)
-    result = _tune(config, directory / "run")
+    result = _tune(config, directory / "run", tune)
     if not result.is_finished:
         console.print("stopped before the end: the next demo starts anew")
         return None
@@ -134,7 +136,9 @@ def _measure(config: RunConfig, policy: Path, scenes: Dataset, *, title: str) ->
         )
 
 
-def _tune(config: RunConfig, directory: Path) -> RunResult:
+def _tune(
+    config: RunConfig, directory: Path, tune: Callable[[RunConfig, RunLog], RunResult]
+) -> RunResult:
     """Tune from the beginning, whatever an earlier demo left."""
     if (directory / "config.json").exists():  # so it is a run
         shutil.rmtree(directory)

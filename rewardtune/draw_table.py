@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -21,6 +22,14 @@ class Draw:
     @property
     def ordinals(self) -> range:
         return range(self.first_ordinal, self.first_ordinal + self.num_groups)
+
+
+class DrawState(StrEnum):
+    NOT_DUE = "not_due"
+    """Its weights are not published yet."""
+    WANTED = "wanted"
+    IN_FLIGHT = "in_flight"
+    DRAWN = "drawn"
 
 
 class DrawTable:
@@ -115,6 +124,18 @@ class DrawTable:
     def settled_ordinals(self) -> list[int]:
         """What the queue must know of, queued, leased or scored: everything drawn, not consumed."""
         return [ordinal for draw in sorted(self._done) for ordinal in draw.ordinals]
+
+    def state_of(self, ordinal: int) -> DrawState:
+        """Of one not consumed; may be asked from any thread."""
+        first = ordinal - ordinal % self._micro_batch
+        version = self._drawn_with(ordinal // self._batch_size)
+        draw = Draw(first, self._micro_batch, version)
+        # In the order in which draws move, so that one that moves meanwhile is met all the same.
+        if draw in self._wanted:
+            return DrawState.WANTED
+        if draw in self._in_flight:
+            return DrawState.IN_FLIGHT
+        return DrawState.DRAWN if draw in self._done else DrawState.NOT_DUE
 
     def reconcile(self, missing: Iterable[int]) -> list[Draw]:
         """Take in a scan of the queue; returns what is wanted again because of it."""

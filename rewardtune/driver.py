@@ -10,23 +10,42 @@ import contextlib
 import queue as thread_queue
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rewardtune.capacity import reward_workers_required
 from rewardtune.cluster import Call, Cluster, Service, ServiceDied
 from rewardtune.config import RunConfig
 from rewardtune.draw_table import Draw, DrawTable
+from rewardtune.driver_metrics import (
+    report_evaluation,
+    report_queue,
+    report_state,
+    report_workers,
+)
 from rewardtune.history import History
 from rewardtune.local import RunResult, finished
+from rewardtune.pace import NUM_RECENT_STEPS, pace
 from rewardtune.run_log import RunLog
 from rewardtune.services import EvaluatorHost, LearnerHost, RewardWorkerHost, SamplerHost
-from transport.job_queue import JobQueue, QueueStats, QueueUnavailable
+from rewardtune.whereabouts import Location, find_group
+from transport.exposition import Target
+from transport.job_queue import (
+    DeadLetter,
+    JobQueue,
+    QueueStats,
+    QueueUnavailable,
+    WorkerRecord,
+)
+from transport.telemetry import Meter, NoTelemetry
 from transport.term import StaleTerm
 
 TICK_SECONDS = 1.0
 """Between two scans of the queue; a group that fell out of it is found at the second."""
+MAX_REWARD_WORKERS = 1000
+"""Inside Ray, which stalls when many more are asked for at once."""
 _WAIT_SECONDS = 0.1
 _MAX_DEATHS = 5
 """Of one service in a row without any work done between them: something is wrong with it."""
@@ -49,7 +68,18 @@ class _Hosted:
     restarts: int = 0
     deaths_in_a_row: int = 0
     pid: int = 0
+    metrics_address: str = ""
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def state(self) -> str:
+        if self.pid == 0:
+            return "starting"
+        return "idle" if self.is_idle else "busy"
+
+    def tell(self, whereabouts: Mapping[str, Any]) -> None:
+        self.pid = whereabouts["pid"]
+        self.metrics_address = whereabouts["metrics_address"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +91,8 @@ class Placement:
     sampler_gpus: float
     learner_gpus: float
     num_reward_workers: int
+    num_cpus: Mapping[str, int]
+    """That each kind asks for; none where Ray's count of them is not to be kept."""
 
 
 class Driver:
@@ -74,12 +106,15 @@ class Driver:
         cluster: Cluster,
         queue: JobQueue,
         placement: Placement,
+        meter: Meter | None = None,
     ) -> None:
         """
         Args:
             config: pinned.
             queue: the driver's own connection.
         """
+        self._meter = meter or NoTelemetry()
+        self._meter.set("run_steps_planned", config.learner.num_steps)
         self._config = config
         self._log = log
         self._cluster = cluster
@@ -113,7 +148,10 @@ class Driver:
         self._evaluations_skipped = 0
         self._invalid: deque[int] = deque(maxlen=_INVALID_WINDOW)
         self._record: Mapping[str, float] = {}
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=NUM_RECENT_STEPS)
+        self._skipped_batches: frozenset[int] = frozenset()
         self._stats: QueueStats | None = None
+        self._records: Sequence[WorkerRecord] = ()
         self._next_tick = 0.0
         self._state = "starting"
 
@@ -127,17 +165,39 @@ class Driver:
         """No new draw and no new step; or go on."""
 
         def apply() -> None:
+            if self._stops:
+                return
             self._is_paused = is_paused
+            if self._state in ("running", "paused"):
+                self._state = "paused" if is_paused else "running"
 
         self._commands.put(apply)
 
-    def scale_reward_workers(self, count: int) -> None:
-        """So many workers inside Ray; those that go finish what they hold."""
+    def scale_reward_workers(self, count: int) -> int:
+        """So many workers inside Ray; those that go finish what they hold.
+
+        Returns:
+            How many there were to be before.
+
+        Raises:
+            ValueError: there cannot be so many, or so few.
+        """
+        if not 0 <= count <= MAX_REWARD_WORKERS:
+            raise ValueError(
+                f"reward workers inside Ray can be 0 to {MAX_REWARD_WORKERS}, got {count}: start "
+                "more of them outside, by rewardtune reward-worker"
+            )
+        if count == 0 and self._config.cluster.redis is None:
+            raise ValueError(
+                "without reward workers nothing is scored: 0 inside Ray needs cluster.redis, "
+                "through which others score"
+            )
 
         def apply() -> None:
             self._num_workers_wanted = count
 
         self._commands.put(apply)
+        return self._num_workers_wanted
 
     def checkpoint(self) -> None:
         """Write one after the step that is being taken."""
@@ -147,10 +207,37 @@ class Driver:
 
         self._commands.put(apply)
 
+    def explain(self, ordinal: int) -> Location:
+        """Where a group is.
+
+        Raises:
+            ValueError: there is no such ordinal.
+            QueueUnavailable, StaleTerm: as the queue says.
+        """
+        return find_group(
+            ordinal,
+            self._config,
+            version=self._version,
+            term=self._term,
+            table=self._table,
+            queue=self._queue,
+            skipped_batches=self._skipped_batches,
+        )
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Groups that nobody could score, by ordinal.
+
+        Raises:
+            QueueUnavailable: as the queue says.
+        """
+        return sorted(self._queue.dead_letters(), key=lambda letter: letter.ordinal)
+
     def status(self) -> dict[str, Any]:
         """The run as it is now, as plain JSON values."""
         config, record = self._config, self._record
         hosted = [h for h in (self._learner, self._evaluator) if h is not None]
+        pace_now = pace(list(self._recent))
+        in_ray = {worker.metrics_address for worker in self._workers} - {""}
         return {
             "run": config.run_name,
             "state": self._state,
@@ -160,7 +247,10 @@ class Driver:
             "num_steps": config.learner.num_steps,
             "depth": config.depth,
             "reward": record.get("reward"),
+            "staleness": record.get("staleness"),
             "step_seconds": record.get("seconds"),
+            "steps_per_second": pace_now.steps_per_second,
+            "phases": pace_now.phases,
             "wait_ratio": _ratio(record.get("seconds_wait"), record.get("seconds")),
             "best": self._history.best,
             "evaluations_skipped": self._evaluations_skipped,
@@ -171,14 +261,44 @@ class Driver:
                     "name": h.service.name,
                     "kind": h.kind,
                     "pid": h.pid,
-                    "is_idle": h.is_idle,
+                    "state": h.state,
                     "restarts": h.restarts,
                 }
                 for h in [*hosted, *self._samplers, *self._workers]
             ],
             "reward_workers_wanted": self._num_workers_wanted,
+            "reward_workers_required": self.workers_required,
+            "reward_workers": [
+                {**asdict(r), "is_in_ray": r.metrics_address in in_ray} for r in self._records
+            ],
             "queue": asdict(self._stats) if self._stats else None,
         }
+
+    @property
+    def workers_required(self) -> int | None:
+        """Reward workers that would keep up with the learner; None before anything was scored."""
+        num_groups = sum(record.num_groups for record in self._records)
+        record, settings = self._record, self._config.reward_workers
+        if num_groups == 0 or not record:
+            return None
+        busy_seconds = record["seconds"] - record.get("seconds_wait", 0.0)
+        return reward_workers_required(
+            core_seconds_per_group=sum(r.core_seconds for r in self._records) / num_groups,
+            groups_per_second=self._config.learner.batch_size / max(busy_seconds, 1e-6),
+            cores_per_worker=settings.num_scorers * settings.threads,
+        )
+
+    def targets(self) -> list[Target]:
+        """Every process of the run that exports metrics, reward workers outside Ray included."""
+        run = self._config.run_name
+        hosted = [h for h in (self._learner, self._evaluator, *self._samplers) if h is not None]
+        found = [Target(h.metrics_address, h.kind, run) for h in hosted if h.metrics_address]
+        found += [
+            Target(record.metrics_address, "reward_worker", run)
+            for record in self._records
+            if record.metrics_address
+        ]
+        return found
 
     def run(self, should_stop: Callable[[], bool]) -> RunResult:
         """Until the last step is taken, or a stop is asked for.
@@ -218,19 +338,21 @@ class Driver:
 
     def _place(self) -> None:
         """Give everyone who is idle what there is to do."""
-        if self._is_paused:
-            return
         learner = self._learner
         if learner is not None and learner.is_idle and not self._is_finishing:
             if self._wants_checkpoint:
                 self._wants_checkpoint = False
                 self._call(learner, "save", self._settle_learner)
+            elif self._is_paused:
+                pass
             elif self._stops or self._version >= self._config.learner.num_steps:
                 if not self._candidates and not self._evaluates():
                     self._is_finishing = True
                     self._call(learner, "finish", self._on_finished)
             else:
                 self._call(learner, "step", self._on_step)
+        if self._is_paused:
+            return
         if not self._stops and self._term >= 0:
             for sampler in self._samplers:
                 if sampler.is_idle and (draw := self._table.next()) is not None:
@@ -248,14 +370,20 @@ class Driver:
     def _tick(self) -> None:
         """Look at the queue: what fell out of it, and how it fares."""
         self._keep_workers()
+        report_state(self._meter, self._state)
+        self._meter.set_total("redraws_total", self._table.num_redraws)
         if self._term < 0:
             return
         try:
             ordinals = self._table.settled_ordinals()
             missing = self._queue.missing(self._term, ordinals) if ordinals else []
             self._stats = self._queue.stats()
+            self._records = self._queue.workers()
         except (QueueUnavailable, StaleTerm):
+            report_queue(self._meter, None)
             return  # the learner reopens it, or ends the run
+        report_queue(self._meter, self._stats)
+        report_workers(self._meter, self._records, num_required=self.workers_required)
         if again := self._table.reconcile(missing):
             self._log.message(f"{len(again)} micro-batches fell out of the queue: drawn again")
 
@@ -277,7 +405,13 @@ class Driver:
             self._begin(self._evaluator)
 
     def _start(self, name: str, kind: str, build: type[Any], num_gpus: float) -> _Hosted:
-        service = self._cluster.start(name, build, self._placement.settings, num_gpus=num_gpus)
+        service = self._cluster.start(
+            name,
+            build,
+            self._placement.settings,
+            num_cpus=self._placement.num_cpus.get(kind, 0),
+            num_gpus=num_gpus,
+        )
         return _Hosted(service, kind)
 
     def _restart(self, hosted: _Hosted, error: Exception) -> bool:
@@ -295,6 +429,7 @@ class Driver:
         if self._is_finishing and hosted.kind != "learner":
             return False
         hosted.restarts += 1
+        self._meter.count("service_restarts_total", service=hosted.kind)
         self._log.message(f"{hosted.service.name} died and is started again: {_first_line(error)}")
         build = {"learner": LearnerHost, "sampler": SamplerHost, "evaluator": EvaluatorHost}
         fresh = self._start(
@@ -305,7 +440,7 @@ class Driver:
                 hosted.kind, 0.0
             ),
         )
-        hosted.service, hosted.started = fresh.service, fresh.started
+        hosted.service, hosted.started, hosted.pid = fresh.service, fresh.started, 0
         return True
 
     def _stop(self) -> None:
@@ -349,11 +484,11 @@ class Driver:
 
     def _run_worker(self, worker: _Hosted) -> None:
         self._call(worker, "run", lambda call: self._on_worker_ended(call, worker))
-        self._call(worker, "pid", lambda call: self._on_worker_running(call, worker))
+        self._call(worker, "whereabouts", lambda call: self._on_worker_running(call, worker))
 
     def _on_worker_running(self, call: Call, worker: _Hosted) -> None:
         with contextlib.suppress(ServiceDied):  # its run says so too
-            worker.pid = self._cluster.result(call)
+            worker.tell(self._cluster.result(call))
 
     def _drain_worker(self, worker: _Hosted) -> Call:
         return self._cluster.call(worker.service, "drain")
@@ -394,7 +529,7 @@ class Driver:
 
     def _on_begun(self, call: Call, hosted: _Hosted) -> None:
         try:
-            hosted.pid = self._cluster.result(call)["pid"]
+            hosted.tell(self._cluster.result(call))
         except ServiceDied as error:
             if self._restart(hosted, error):
                 self._begin(hosted)
@@ -421,7 +556,8 @@ class Driver:
             return
         for message in begun["messages"]:
             self._log.message(message)
-        self._term, self._version, learner.pid = begun["term"], begun["version"], begun["pid"]
+        learner.tell(begun)
+        self._term, self._version = begun["term"], begun["version"]
         if self._version:
             self._log.message(
                 f"continuing {self._directory} at step {self._version} of "
@@ -431,7 +567,7 @@ class Driver:
         self._measure(begun["candidate"], step=self._version)
         learner.is_idle = True
         if self._state == "starting":
-            self._state = "running"
+            self._state = "paused" if self._is_paused else "running"
 
     def _on_step(self, call: Call) -> None:
         learner = self._learner
@@ -453,7 +589,10 @@ class Driver:
         self._version = stepped["version"]
         self._table.published(self._version)
         self._record = stepped["record"]
+        self._recent.append(self._record)
         is_skipped = bool(self._record["is_skipped"])
+        if is_skipped:
+            self._skipped_batches |= {self._version - 1}
         if self._version % self._config.operations.log_every == 0 or is_skipped:
             self._log.step(self._record)
         self._measure(stepped["candidate"], step=self._version)
@@ -502,6 +641,7 @@ class Driver:
         is_last = step >= self._config.learner.num_steps
         if (self._evaluates() or self._candidates) and not is_last and step > 0:
             self._evaluations_skipped += 1
+            self._meter.count("evaluations_total", outcome="skipped")
             Path(candidate).unlink(missing_ok=True)
             return
         self._candidates.append((step, Path(candidate)))
@@ -522,6 +662,7 @@ class Driver:
         evaluator.is_idle = True
         evaluator.deaths_in_a_row = 0
         self._log.evaluation(step, metrics)
+        report_evaluation(self._meter, metrics)
         if self._history.add(step, metrics):
             path.replace(self._directory / "best.safetensors")
         else:

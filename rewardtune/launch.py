@@ -25,12 +25,16 @@ from rewardtune.assembly import Parts, assemble
 from rewardtune.cluster import Call, Service, ServiceDied
 from rewardtune.config import ConfigError, RunConfig
 from rewardtune.driver import Driver, Placement
+from rewardtune.exposed import expose
 from rewardtune.local import RunResult
 from rewardtune.run_log import RunLog
+from rewardtune.service import ControlServer
 from rewardtune.services import ServiceSettings
 from rewardtune.stopping import stop_on_signal
 from transport.connect import connect_queue
+from transport.exposition import Target
 from transport.job_queue import JobQueue, QueueLimits
+from transport.metric_table import Role
 from transport.ray_queue import start_ray_queue
 from transport.ray_weights import start_ray_weights
 
@@ -63,11 +67,17 @@ def tune_on_ray(
         ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix.
         RunFailed: a service cannot be kept alive.
     """
-    parts = assemble(config)
+    # The driver computes nothing: it may stand on a node without the GPU that others have.
+    parts = assemble(config, on_cpu=True)
     with (
         _ray(parts.config),
         stop_on_signal() as stop,
         _driver(parts, log, RayCluster(), fork=fork) as driver,
+        ControlServer(
+            driver,
+            directory=parts.config.operations.directory,
+            host=parts.config.cluster.bind,
+        ),
     ):
         on_driver(driver)
         return driver.run(lambda: bool(stop))
@@ -103,6 +113,16 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
         spec=spec.to_bytes().decode(),
         fork=fork,
     )
+    # Services come and go: whoever asks for targets hears of those there are at that moment.
+    drivers: list[Driver] = []
+    exposed = expose(
+        config,
+        Role.DRIVER,
+        targets=lambda: [
+            Target(exposed.address, "driver", config.run_name),
+            *(target for driver in drivers for target in driver.targets()),
+        ],
+    )
     driver = Driver(
         config,
         log,
@@ -114,9 +134,14 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
             sampler_gpus=settings.sampler_gpus,
             learner_gpus=settings.learner_gpus,
             num_reward_workers=settings.num_reward_workers,
+            num_cpus=_num_cpus(config),
         ),
+        meter=exposed.meter,
     )
-    yield driver
+    drivers.append(driver)
+    with exposed.exposition:
+        log.message(f"metrics of every process: http://{exposed.address}/sd")
+        yield driver
     del weights  # its registry lives as long as this reference
 
 
@@ -129,12 +154,13 @@ class _Actor:
 class RayCluster:
     """Implements ``cluster.Cluster``: every service is an actor."""
 
-    def start(self, name: str, build: type[Any], settings: str, *, num_gpus: float) -> Service:
-        # Two calls at a time: a reward worker runs until it is told to drain. No CPU is asked
-        # for, as Ray counts them whole; threads are the config's business.
+    def start(
+        self, name: str, build: type[Any], settings: str, *, num_cpus: int, num_gpus: float
+    ) -> Service:
+        # Two calls at a time: a reward worker runs until it is told to drain.
         concurrency = 2 if hasattr(build, "drain") else 1
         remote = ray.remote(build).options(
-            num_cpus=0,
+            num_cpus=num_cpus,
             num_gpus=num_gpus,
             max_restarts=0,
             max_concurrency=concurrency,
@@ -212,6 +238,19 @@ def _ray(config: RunConfig) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _num_cpus(config: RunConfig) -> dict[str, int]:
+    """On a cluster its autoscaler goes by them. Here all services share the cores there are."""
+    if config.cluster.address is None:
+        return {}
+    workers = config.reward_workers
+    return {
+        "learner": config.compute.threads,
+        "sampler": config.compute.threads,
+        "evaluator": config.compute.threads,
+        "reward_worker": workers.num_scorers * workers.threads,
+    }
 
 
 def _num_gpus(config: RunConfig) -> int | None:

@@ -87,7 +87,7 @@ class LocalSource:
         sample_seconds = score_seconds = 0.0
         for start in range(ordinals.start, ordinals.stop, config.sampler.micro_batch):
             began = time.perf_counter()
-            groups = self._sampler.sample(range(start, start + config.sampler.micro_batch))
+            groups = self._sampler.sample(range(start, start + config.sampler.micro_batch)).groups
             drawn = time.perf_counter()
             scored += [
                 score_group(

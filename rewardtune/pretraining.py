@@ -13,9 +13,8 @@ import torch
 
 from learner.learner import Learner, StepReport
 from records import PackedWeights
-from rewardtune.assembly import Parts
+from rewardtune.assembly import Parts, data_order
 from tasks.batch import images_in_view
-from tasks.order import DataOrder
 
 # Added to the run's seed, so that target orders do not follow the draws of the data order.
 _TARGET_STREAM = 0x7461726765740000
@@ -28,7 +27,7 @@ class PretrainingLoop:
         config = parts.config
         self.learner = Learner(parts.policy, config.learner, task=parts.task)
         self._parts = parts
-        self._order = DataOrder(len(parts.train), config.seed, config.data.views)
+        self._order = data_order(parts)
 
     def restore(self, versions: Mapping[int, PackedWeights]) -> None:
         """Nothing is in flight between steps."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
+from learner.metrics import report_step
 from learner.source import QueueSource
 from policies.policy_file import load_policy
 from records import Published
@@ -21,6 +24,8 @@ from reward_workers.service import unique_name
 from reward_workers.worker import RewardWorker
 from rewardtune.assembly import Parts, assemble, build_sampler
 from rewardtune.config import RunConfig
+from rewardtune.divergence import kl_divergence
+from rewardtune.exposed import expose
 from rewardtune.local import holdout_metrics
 from rewardtune.run_directory import open_run
 from rewardtune.run_state import restore_run, save_run, write_policy
@@ -28,6 +33,7 @@ from rewardtune.tuning import TuningLoop, step_record
 from sampler.service import SamplerService
 from transport.connect import connect_queue, connect_weights
 from transport.job_queue import Term
+from transport.metric_table import Role
 
 _PATIENCE_SECONDS = 1.0
 """Of a learner that waits for its batch, before it looks up to hear whether to stop."""
@@ -59,11 +65,12 @@ class LearnerHost:
         """Claim a term, restore, publish what samplers need.
 
         Returns:
-            term, version, pid, messages; ``candidate``: a policy to be measured, or None.
+            term, version, pid, metrics_address, messages; candidate: a policy to measure, or None.
         """
         messages: list[str] = []
         self._parts = assemble(self._settings.config)
         config = self._parts.config
+        self._exposed = expose(config, Role.LEARNER)
         self._run = open_run(config, messages.append, fork=self._settings.fork)
         term = Term(
             number=self._run.term,
@@ -83,10 +90,15 @@ class LearnerHost:
         source.open(frontier=self._loop.learner.ledger.next_ordinals.start)
         self._saved = self.version if self._run.checkpoint else None
         self._began = time.perf_counter()
+        meter = self._exposed.meter
+        meter.set("term", term.number)
+        meter.set("policy_version", self.version)
+        meter.set("checkpoint_timestamp_seconds", time.time())
         return {
             "term": term.number,
             "version": self.version,
             "pid": os.getpid(),
+            "metrics_address": self._exposed.address,
             "messages": messages,
             "candidate": self._candidate() if self._run.checkpoint is None else None,
         }
@@ -101,8 +113,8 @@ class LearnerHost:
         Returns:
             version, record for the log, num_invalid of the batch, candidate.
         """
-        learner = self._loop.learner
-        num_invalid = len(learner.ledger.invalid)
+        ledger = self._loop.learner.ledger
+        before = (len(ledger.invalid), len(ledger.skipped))
         outcome = self._loop.step()
         if outcome is None:
             return None
@@ -110,6 +122,11 @@ class LearnerHost:
         config, version = self._parts.config, self.version
         every = config.evaluation.every_steps
         is_last = version == config.learner.num_steps
+        # Before its line in the log, so that the time it takes stands there.
+        writing = time.perf_counter()
+        if is_last or version % config.operations.checkpoint_every == 0:
+            self.save()
+        measured["seconds_checkpoint"] = time.perf_counter() - writing
         began, self._began = self._began, time.perf_counter()
         record = step_record(
             version,
@@ -118,20 +135,36 @@ class LearnerHost:
             seconds=self._began - began,
             batch_size=config.learner.batch_size,
         )
-        if is_last or version % config.operations.checkpoint_every == 0:
-            self.save()
+        num_invalid = len(ledger.invalid) - before[0]
+        num_skipped = len(ledger.skipped) - before[1]
+        self._report(record, num_invalid=num_invalid, num_skipped=num_skipped)
         return {
             "version": version,
             "record": record,
-            "num_invalid": len(learner.ledger.invalid) - num_invalid,
+            "num_invalid": num_invalid,
             "candidate": self._candidate() if is_last or (every and version % every == 0) else None,
         }
+
+    def _report(self, record: Mapping[str, float], *, num_invalid: int, num_skipped: int) -> None:
+        config = self._parts.config
+        size, num_samples = config.learner.batch_size, config.sampler.num_samples
+        num_trained = num_samples if config.learner.estimator == "leave_one_out" else 1
+        report_step(
+            self._exposed.meter,
+            record,
+            num_trained=size - num_invalid - num_skipped,
+            num_invalid=num_invalid,
+            num_skipped=num_skipped,
+            rollouts_trained=size * num_trained,
+            rollouts_compared=size * (num_samples - num_trained),
+        )
 
     def save(self) -> None:
         """Write a checkpoint unless this version has one."""
         if self._saved != self.version:
             save_run(self._parts, self._run, self._loop)
             self._saved = self.version
+            self._exposed.meter.set("checkpoint_timestamp_seconds", time.time())
 
     def finish(self) -> None:
         """Checkpoint and policy; nothing comes after."""
@@ -156,6 +189,7 @@ class SamplerHost:
 
     def begin(self) -> dict[str, Any]:
         parts = assemble(self._settings.config)
+        exposed = expose(parts.config, Role.SAMPLER)
         self._service = SamplerService(
             build_sampler(parts),
             queue=connect_queue(
@@ -164,8 +198,9 @@ class SamplerHost:
                 lease_seconds=parts.config.cluster.lease_seconds,
             ),
             store=connect_weights(self._settings.weights),
+            meter=exposed.meter,
         )
-        return {"pid": os.getpid()}
+        return {"pid": os.getpid(), "metrics_address": exposed.address}
 
     def draw(self, term: int, policy_version: int, first: int, num_groups: int) -> dict[str, float]:
         report = self._service.draw(
@@ -181,15 +216,23 @@ class EvaluatorHost:
         self._settings = ServiceSettings.model_validate_json(settings)
 
     def begin(self) -> dict[str, Any]:
-        self._parts: Parts = assemble(self._settings.config)
-        return {"pid": os.getpid()}
+        # It asks Ray for no GPU, and on a node of its own may have none.
+        self._parts: Parts = assemble(self._settings.config, on_cpu=not torch.cuda.is_available())
+        self._exposed = expose(self._parts.config, Role.EVALUATOR)
+        # The policy that tuning starts from, which the config names.
+        self._initial = self._parts.policy
+        return {"pid": os.getpid(), "metrics_address": self._exposed.address}
 
     def evaluate(self, path: str) -> dict[str, float]:
         """Holdout metrics of a policy file."""
         policy = load_policy(Path(path)).policy.to(self._parts.device)
         metrics = holdout_metrics(replace(self._parts, policy=policy))
-        if metrics is None:
+        if metrics is None or self._parts.holdout is None:
             raise ValueError("nothing to evaluate on: set data.holdout")
+        divergence = kl_divergence(
+            policy, self._initial, self._parts.holdout, task=self._parts.task
+        )
+        self._exposed.meter.set("kl_to_initial", divergence)
         return dict(metrics)
 
 
@@ -202,6 +245,8 @@ class RewardWorkerHost:
         queue = connect_queue(
             told.queue, run=config.run_name, lease_seconds=config.cluster.lease_seconds
         )
+        exposed = expose(config, Role.REWARD_WORKER, health=lambda: self._worker.message)
+        self._metrics_address = exposed.address
         self._worker = RewardWorker(
             queue,
             config.reward_workers.model_copy(
@@ -209,6 +254,8 @@ class RewardWorkerHost:
             ),
             data_path=config.data.train,
             name=unique_name(),
+            metrics=exposed.meter,
+            metrics_address=exposed.address,
         )
 
     def run(self) -> int:
@@ -219,5 +266,5 @@ class RewardWorkerHost:
         """Finish what is being scored, give back the rest."""
         self._worker.drain()
 
-    def pid(self) -> int:
-        return os.getpid()
+    def whereabouts(self) -> dict[str, Any]:
+        return {"pid": os.getpid(), "metrics_address": self._metrics_address}

@@ -14,17 +14,25 @@ import torch
 
 from learner.learner import Learner, StepReport
 from learner.source import GroupSource
-from policies.weights import pack_weights
-from records import PackedWeights, Published, ScoredGroup
-from rewardtune.assembly import Parts
+from policies.canary import canary_tokens, measure_canary
+from policies.policy import Policy
+from policies.weights import load_weights, pack_weights
+from records import CanaryLogProbs, PackedWeights, Published, ScoredGroup, WeightBuffer
+from records.weights import contiguous
+from rewardtune.assembly import Parts, data_order, sampler_policy
 from tasks.batch import images_in_view
 from transport.weight_store import WeightStore
+
+_WATCHED_EVERY = 10
+"""Published versions from one with a canary to the next."""
+_CANARY_GROUPS = 4
 
 
 class TuningLoop:
     """Collects a batch, learns from it, publishes: step by step."""
 
     def __init__(self, parts: Parts, *, term: int, store: WeightStore, source: GroupSource) -> None:
+        """Start with the policy as it is; ``restore`` publishes it."""
         config = parts.config
         self.learner = Learner(
             parts.policy,
@@ -37,35 +45,39 @@ class TuningLoop:
         self._store = store
         self._source = source
         self._dtype = getattr(torch, config.sampler.dtype)
-        self._older: dict[int, PackedWeights] = {}
+        self._older: dict[int, WeightBuffer] = {}
+        self._canary_policy: Policy | None = None
 
     def restore(self, versions: Mapping[int, PackedWeights]) -> None:
         """Publish what batches after the frontier are drawn with, the newest version included."""
-        self._older = dict(versions)
         for version, weights in versions.items():
+            self._older[version] = contiguous(weights)
             self._store.publish(Published(self._term, version), weights)
         self._publish()
 
     def behaviour(self) -> dict[int, PackedWeights]:
-        return {v: w for v, w in self._older.items() if v < self.learner.policy_version}
+        now = self.learner.policy_version
+        return {v: w for v, w in self._older.items() if now - self._parts.config.depth <= v < now}
 
     def step(self) -> tuple[StepReport, dict[str, float]] | None:
         """Consume one batch; None if it is not complete yet."""
         collected = self._source.collect(self.learner.ledger.next_ordinals)
         if collected is None:
+            # It may be late because a sampler misses weights that their store has lost.
+            self._store.reassert()
             return None
         scored = collected.scored
         started = time.perf_counter()
         version = self.learner.policy_version
         images_GHWC = images_in_view(
             self._parts.train,
-            [(s.group.example, s.group.view) for s in scored],
+            [(scored[row].group.example, scored[row].group.view) for row in self.learner.own_rows],
             input_size=self._parts.policy.input_size,
         )
         loaded = time.perf_counter()
         report = self.learner.reinforce(scored, torch.from_numpy(images_GHWC))
         learned = time.perf_counter()
-        self._publish()
+        published = self._publish()
         self._source.consumed(before=self.learner.ledger.next_ordinals.start)
         staleness = version - min(s.group.published.policy_version for s in scored)
         return report, {
@@ -74,16 +86,48 @@ class TuningLoop:
             "seconds_learn": learned - loaded,
             "seconds_publish": time.perf_counter() - learned,
             "staleness": float(staleness),
+            **published,
             **reward_metrics(scored),
         }
 
-    def _publish(self) -> None:
+    def _publish(self) -> dict[str, float]:
+        """Put the weights where samplers find them; returns what is worth a line in the log."""
         version, depth = self.learner.policy_version, self._parts.config.depth
         weights = pack_weights(self._parts.policy, dtype=self._dtype)
-        self._store.publish(Published(self._term, version), weights)
+        is_watched = version % _WATCHED_EVERY == 0
+        canary = self._canary(weights) if is_watched else None
+        self._store.publish(Published(self._term, version), weights, canary=canary)
         self._store.retire(before_version=version - depth)
+        measured = {"weights_bytes": float(len(weights.data_B))}
+        if is_watched and (before := self._older.get(version - 1)) is not None:
+            is_changed_B = before.data_B != weights.data_B
+            measured["weights_changed_bytes_ratio"] = float(is_changed_B.mean())
         self._older[version] = weights
-        self._older = {v: w for v, w in self._older.items() if v >= version - depth}
+        # One more than the depth asks for, to compare the next with.
+        self._older = {v: w for v, w in self._older.items() if v >= version - max(1, depth)}
+        return measured
+
+    def _canary(self, weights: WeightBuffer) -> CanaryLogProbs:
+        """What a sampler's policy must say once it has loaded these weights."""
+        parts = self._parts
+        if self._dtype == torch.float32:
+            policy: Policy = parts.policy
+        else:
+            if self._canary_policy is None:
+                self._canary_policy = sampler_policy(parts.policy, parts.config.sampler.dtype)
+            policy = self._canary_policy
+            load_weights(policy.module, weights)
+        order = data_order(parts)
+        entries = [order.entry(ordinal) for ordinal in range(_CANARY_GROUPS)]
+        images_GHWC = images_in_view(
+            parts.train, [(e.example, e.view) for e in entries], input_size=policy.input_size
+        )
+        return measure_canary(
+            policy,
+            range(_CANARY_GROUPS),
+            torch.from_numpy(images_GHWC),
+            canary_tokens(policy, num_groups=_CANARY_GROUPS),
+        )
 
 
 def reward_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
@@ -104,6 +148,11 @@ def reward_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
         # Minus the mean log-prob of a token drawn from the policy estimates its entropy.
         "entropy": float(-log_prob.mean()),
         "num_samples": float(reward_GS.size),
+        "num_tokens": float(log_prob.size),
+        "num_repeated": float(
+            sum(len(s.group.tokens_ST) - len(np.unique(s.group.tokens_ST, axis=0)) for s in valid)
+        ),
+        "sequence_length": float(log_prob.shape[-1]),
         **components,
     }
 

@@ -5,18 +5,31 @@ Axes: G groups, S rollouts, T tokens.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from policies.draw import Decoding, uniforms
 from policies.policy import Policy, Samples
 from policies.weights import load_weights
-from records import Group, PackedWeights, Published
+from records import Group, PackedWeights, Published, WeightManifest
+from sampler.canary import check_canary
 from tasks.batch import images_in_view
 from tasks.example import Dataset
 from tasks.order import DataOrder, OrderEntry
 from tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One micro-batch, and what parts of it took."""
+
+    groups: list[Group]
+    images_seconds: float
+    """Opening the pictures."""
+    encode_seconds: float
 
 
 class Sampler:
@@ -57,7 +70,29 @@ class Sampler:
         load_weights(self._policy.module, weights)
         self._loaded = published
 
-    def sample(self, ordinals: Sequence[int]) -> list[Group]:
+    def check_canary(self, manifest: WeightManifest) -> float:
+        """Largest error in a log-prob of the canary that was published with the loaded weights.
+
+        Raises:
+            DamagedWeights: it is too large; nothing is loaded any more.
+        """
+        if manifest.canary is None:
+            return 0.0
+        loaded, self._loaded = self._loaded, None
+        error = check_canary(self._policy, manifest, self._images(manifest.canary.ordinals))
+        self._loaded = loaded
+        return error
+
+    def _images(self, ordinals: Sequence[int]) -> torch.Tensor:
+        entries = [self._order.entry(ordinal) for ordinal in ordinals]
+        images_GHWC = images_in_view(
+            self._dataset,
+            [(entry.example, entry.view) for entry in entries],
+            input_size=self._policy.input_size,
+        )
+        return torch.from_numpy(images_GHWC)
+
+    def sample(self, ordinals: Sequence[int]) -> Drawn:
         """Draw one micro-batch.
 
         Raises:
@@ -65,21 +100,23 @@ class Sampler:
         """
         if self._loaded is None:
             raise RuntimeError("the sampler has no weights: load some before sampling")
-        entries = [self._order.entry(ordinal) for ordinal in ordinals]
-        images_GHWC = images_in_view(
-            self._dataset,
-            [(entry.example, entry.view) for entry in entries],
-            input_size=self._policy.input_size,
-        )
+        started = time.perf_counter()
+        images_GHWC = self._images(ordinals)
+        images_seconds = time.perf_counter() - started
         parameter = next(self._policy.module.parameters())
         samples = self._policy.sample(
-            torch.from_numpy(images_GHWC).to(parameter.device),
+            images_GHWC.to(parameter.device),
             self._uniforms(ordinals).to(parameter.device),
             decoding=self._decoding,
             probe_tokens=self._task.probe_tokens,
             stop_token=self._task.stop_token,
         )
-        return _groups(ordinals, entries, samples, self._loaded)
+        entries = [self._order.entry(ordinal) for ordinal in ordinals]
+        return Drawn(
+            groups=_groups(ordinals, entries, samples, self._loaded),
+            images_seconds=images_seconds,
+            encode_seconds=samples.encode_seconds,
+        )
 
     def _uniforms(self, ordinals: Sequence[int]) -> torch.Tensor:
         num_groups, num_samples = len(ordinals), self._num_samples

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from records import Published
+from sampler.metrics import DrawReport, report_draw
 from sampler.sampler import Sampler
 from transport.job_queue import JobQueue
+from transport.telemetry import Meter, NoTelemetry
 from transport.weight_store import WeightStore
 from transport.wire import group_to_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DrawReport:
-    """What one micro-batch took."""
-
-    num_groups: int
-    num_admitted: int
-    """Groups that the queue did not have yet."""
-    load_seconds: float
-    """Fetching weights and swapping them in; 0 if they were there."""
-    draw_seconds: float
-    put_seconds: float
 
 
 class SamplerService:
@@ -33,33 +21,56 @@ class SamplerService:
     stamped with the weights that are loaded.
     """
 
-    def __init__(self, sampler: Sampler, *, queue: JobQueue, store: WeightStore) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        *,
+        queue: JobQueue,
+        store: WeightStore,
+        meter: Meter | None = None,
+    ) -> None:
         self._sampler = sampler
         self._queue = queue
         self._store = store
+        self._meter = meter or NoTelemetry()
+        self._idle_since = time.perf_counter()
 
     def draw(self, published: Published, ordinals: Sequence[int]) -> DrawReport:
         """Draw one micro-batch and admit it.
 
         Raises:
             WeightsNotFound: nobody published these weights, or not any more.
+            DamagedWeights: they do not act here as they did in the learner.
             StaleTerm: the term is over.
             QueueUnavailable: some groups may be admitted: drawing the micro-batch again is right.
         """
         started = time.perf_counter()
-        if self._sampler.loaded != published:
-            self._sampler.load(self._store.fetch(published), published)
+        must_load = self._sampler.loaded != published
+        if must_load:
+            self._load(published)
         loaded = time.perf_counter()
-        groups = self._sampler.sample(ordinals)
-        drawn = time.perf_counter()
+        drawn = self._sampler.sample(ordinals)
+        sampled = time.perf_counter()
         admitted = [
             self._queue.put(published.term, group.ordinal, group_to_bytes(group))
-            for group in groups
+            for group in drawn.groups
         ]
-        return DrawReport(
-            num_groups=len(groups),
+        idle_since, self._idle_since = self._idle_since, time.perf_counter()
+        report = DrawReport(
+            num_groups=len(drawn.groups),
             num_admitted=sum(admitted),
-            load_seconds=loaded - started,
-            draw_seconds=drawn - loaded,
-            put_seconds=time.perf_counter() - drawn,
+            blocked_seconds=started - idle_since,
+            load_seconds=loaded - started if must_load else 0.0,
+            images_seconds=drawn.images_seconds,
+            encode_seconds=drawn.encode_seconds,
+            decode_seconds=sampled - loaded - drawn.images_seconds - drawn.encode_seconds,
+            put_seconds=self._idle_since - sampled,
         )
+        report_draw(self._meter, report, published)
+        return report
+
+    def _load(self, published: Published) -> None:
+        self._sampler.load(self._store.fetch(published), published)
+        manifest = self._store.manifest(published)
+        if manifest.canary is not None:
+            self._meter.set("canary_error", self._sampler.check_canary(manifest))

@@ -14,6 +14,10 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 from hypothesis import HealthCheck, settings
 
+from tests.ray_session import ray_session
+
+__all__ = ["ray_session"]
+
 # The same examples on every run: a failure that comes and goes tells nobody anything.
 settings.register_profile(
     "repeatable",

@@ -6,8 +6,10 @@ that this process belongs to, ``file://PATH`` a folder.
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from transport.file_weights import FileWeightStore
 from transport.job_queue import JobQueue, QueueLimits
 from transport.weight_store import WeightStore
 
@@ -43,4 +45,6 @@ def connect_weights(url: str) -> WeightStore:
         from transport.ray_weights import join_ray_weights
 
         return join_ray_weights(parts.path.lstrip("/"), parts.netloc)
-    raise ValueError(f"'{url}' names no weight store: use ray://NAMESPACE/NAME")
+    if parts.scheme == "file":
+        return FileWeightStore(Path(parts.path))
+    raise ValueError(f"'{url}' names no weight store: use ray://NAMESPACE/NAME, or file:///FOLDER")

@@ -270,7 +270,7 @@ def _bytes(text: str) -> bytes:
 
 def _worker_record(told: Sequence[bytes]) -> WorkerRecord:
     text: dict[str, Any] = {name.decode(): value.decode() for name, value in _grouped(told, 2)}
-    counts = {name: int(text.pop(name)) for name in _WORKER_COUNTS if name in text}
+    counts: dict[str, Any] = {name: int(text.pop(name)) for name in _WORKER_COUNTS if name in text}
     core_seconds = float(text.pop("core_seconds", 0.0))
     return WorkerRecord(**text, **counts, core_seconds=core_seconds)
 

@@ -26,7 +26,7 @@ from tasks.view import boxes_to_pixels
 
 WRONG, RIGHT = 1, 2
 """Confidence tokens; 0 means that there is no box."""
-SCORE_RULES = ("class", "p2", "p2_norm")
+SCORE_RULES = ("class", "p2", "p2_norm", "class_p2")
 RESULT_NAMES = {
     "AP": "map", "AP50": "ap50", "AP75": "ap75", "APs": "aps", "APm": "apm", "APl": "apl",
     "AR1": "ar1", "AR10": "ar10", "AR100": "ar100", "ARs": "ars", "ARm": "arm", "ARl": "arl",
@@ -205,7 +205,8 @@ class DetectionTask:
         Args:
             score_rule: "class": probability of the class token, for models that have not
                 learned confidences; "p2": probability of confidence token 2, the expected
-                overlap of a tuned model; "p2_norm": p2 / (p1 + p2).
+                overlap of a tuned model; "p2_norm": p2 / (p1 + p2); "class_p2": the product of
+                the first two, how likely the class times how good the box.
 
         Raises:
             ValueError: no such rule.
@@ -238,15 +239,17 @@ class DetectionTask:
         *,
         score_rule: str,
     ) -> NDArray[np.float64]:
+        class_P = np.exp(log_probs_T[self._codec.class_positions_P].astype(np.float64))
         if score_rule == "class":
-            log_prob_P = log_probs_T[self._codec.class_positions_P].astype(np.float64)
-            return np.asarray(np.exp(log_prob_P))
+            return np.asarray(class_P)
         probability_PQ = np.exp(
             probe_log_probs_TQ[self._codec.confidence_positions_P].astype(np.float64)
         )
         wrong_P, right_P = probability_PQ[:, 0], probability_PQ[:, 1]
         if score_rule == "p2":
             return right_P
+        if score_rule == "class_p2":
+            return np.asarray(class_P * right_P)
         if score_rule == "p2_norm":
             # A box scores 0 where both are too small for a float.
             return np.asarray(right_P / np.maximum(wrong_P + right_P, np.finfo(np.float64).tiny))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rewardtune import demo
 from rewardtune.config import ConfigError, RunConfig
 from rewardtune.demo import run_demo
-from rewardtune.local import RunResult, pretrain
+from rewardtune.local import RunResult, pretrain, tune
 from tasks.digit_files import write_digits
 from tasks.digits import Split
 from tests.rewardtune.tiny_run import SILENT, tiny_config, tiny_tune
@@ -39,7 +39,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 def run(config: RunConfig, directory: Path, **more: Any) -> tuple[dict[str, Any] | None, str]:
     text = io.StringIO()
     console = Console(file=text, width=100)
-    summary = run_demo(config, directory=directory, num_scenes=NUM_SCENES, console=console, **more)
+    summary = run_demo(
+        config, tune=tune, directory=directory, num_scenes=NUM_SCENES, console=console, **more
+    )
     return summary, text.getvalue()
 
 

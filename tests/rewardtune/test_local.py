@@ -243,12 +243,13 @@ def test_invalid_groups_move_nothing_and_are_counted(
 def test_a_batch_whose_gradient_is_not_finite_is_skipped_and_consumed(
     data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(self: Learner, loss: object) -> None:
-        accumulate(self, loss)  # type: ignore[arg-type]
+    def poisoned(self: Learner, loss: object) -> object:
+        sums = accumulate(self, loss)  # type: ignore[arg-type]
         if self.policy_version == 2:
             parameter = self.policy.module.get_parameter("encoder.norm.scale")
             assert parameter.grad is not None
             parameter.grad[0] = float("nan")
+        return sums
 
     accumulate = Learner._accumulate
     monkeypatch.setattr(Learner, "_accumulate", poisoned)

@@ -80,30 +80,32 @@ def same(a: list[Group], b: list[Group]) -> bool:
 def test_two_samplers_draw_the_same_groups(dataset: ShardDataset) -> None:
     first, second = make_sampler(dataset), make_sampler(dataset)
     first.sample(range(40, 48))  # what was drawn before does not matter
-    assert same(first.sample(range(8, 16)), second.sample(range(8, 16)))
+    assert same(first.sample(range(8, 16)).groups, second.sample(range(8, 16)).groups)
 
 
 def test_another_seed_draws_other_groups(dataset: ShardDataset) -> None:
     first, second = make_sampler(dataset), make_sampler(dataset, seed=2)
-    assert not same(first.sample(range(8)), second.sample(range(8)))
+    assert not same(first.sample(range(8)).groups, second.sample(range(8)).groups)
 
 
 def test_tokens_do_not_depend_on_the_micro_batch_beyond_rounding(dataset: ShardDataset) -> None:
     """Batch shape may move the last bits of log-probs, but not which numbers decide the draws."""
     sampler = make_sampler(dataset)
-    together = sampler.sample(range(8))
-    alone = [sampler.sample([ordinal])[0] for ordinal in range(8)]
+    together = sampler.sample(range(8)).groups
+    alone = [sampler.sample([ordinal]).groups[0] for ordinal in range(8)]
     agree = [np.array_equal(a.tokens_ST, b.tokens_ST) for a, b in zip(together, alone, strict=True)]
     assert sum(agree) >= 7
 
 
 def test_rollouts_of_a_group_differ(dataset: ShardDataset) -> None:
-    (group,) = make_sampler(dataset).sample([3])
+    (group,) = make_sampler(dataset).sample([3]).groups
     assert len(np.unique(group.tokens_ST, axis=0)) == 4
 
 
 def test_groups_are_stamped_with_what_is_loaded(dataset: ShardDataset) -> None:
-    assert {group.published for group in make_sampler(dataset).sample(range(2))} == {PUBLISHED}
+    assert {group.published for group in make_sampler(dataset).sample(range(2)).groups} == {
+        PUBLISHED
+    }
 
 
 def test_without_weights_nothing_is_drawn(dataset: ShardDataset) -> None:

@@ -12,14 +12,11 @@ from typing import Any
 import pytest
 import ray
 
-from tests.ray_session import ray_session
 from tests.transport.redis_server import RedisServer, redis_binaries, running
 from transport.job_queue import JobQueue, QueueLimits
 from transport.memory_queue import MemoryJobQueue
 from transport.ray_queue import RayJobQueue, start_ray_queue
 from transport.redis_queue import RedisJobQueue
-
-__all__ = ["ray_session"]
 
 LONG = QueueLimits(lease_seconds=60.0, max_deliveries=3)
 SHORT = QueueLimits(lease_seconds=0.2, max_deliveries=3)
@@ -69,8 +66,13 @@ def ray_queue(ray_session: None) -> RayJobQueue:
     return start_ray_queue("queue", "tests-transport", LONG)
 
 
-def _renewed(actor: Any, limits: QueueLimits) -> None:
-    # Starting a process for each test would take a second each.
+def renew(queue: RayJobQueue, limits: QueueLimits) -> None:
+    """Empty the actor as if it had been started anew, which would take a second or more."""
+    actor: Any = queue._actor
+    ray.get(actor.__ray_call__.remote(_begin_anew, limits), timeout=60)
+
+
+def _begin_anew(actor: Any, limits: QueueLimits) -> None:
     actor.__init__(limits)
 
 
@@ -116,8 +118,7 @@ def make_queue(request: pytest.FixtureRequest) -> Maker:
 
         @contextmanager
         def make_ray(limits: QueueLimits) -> Iterator[QueueUnderTest]:
-            actor: Any = hosted._actor
-            ray.get(actor.__ray_call__.remote(_renewed, limits), timeout=60)
+            renew(hosted, limits)
             yield QueueUnderTest(hosted, limits, _poll)
 
         return make_ray

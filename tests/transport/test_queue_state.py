@@ -37,12 +37,11 @@ def lease(state: QueueState, *, now: float, worker: str = "a", max_jobs: int = 1
     return state.lease(worker, reward_digest="d", max_jobs=max_jobs, now=now)
 
 
+OFTEN = ["put", "lease", "renew", "commit", "fail", "give_back"]
+SELDOM = ["consume", "reopen", "next_term", "wipe", "missing", "results"]
 CALLS = st.lists(
     st.tuples(
-        st.sampled_from(
-            "put put lease lease commit fail give_back renew renew consume reopen next_term missing "
-            "results wipe".split()
-        ),
+        st.sampled_from(OFTEN * 3 + SELDOM),
         st.integers(0, 2 * CAPACITY),
         st.sampled_from("ab"),
         st.sampled_from([0.0, 0.1, 0.4, 1.0]),

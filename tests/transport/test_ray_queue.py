@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 
+from tests.transport.conftest import renew
 from transport import ray_queue as ray_queue_module
 from transport.connect import connect_queue
 from transport.job_queue import (
@@ -38,30 +39,37 @@ def started(ray_session: None) -> Iterator[RayJobQueue]:
 
 @pytest.fixture
 def queue(started: RayJobQueue) -> RayJobQueue:
-    killed(started)
     until_back(started)
+    renew(started, QueueLimits())
     return started
 
 
-def killed(queue: RayJobQueue) -> None:
-    """End the actor's process, and see that it is gone."""
+def kill(queue: RayJobQueue) -> None:
+    """End the actor's process, which had a term open, and return when it is gone."""
     ray.kill(queue._actor, no_restart=False)
-    with pytest.raises(QueueUnavailable, match="ray://tests-ray-queue/queue"):
-        until(lambda: queue.missing(3, []) != [])
+
+    def is_gone() -> bool:
+        try:
+            return queue.term() is None
+        except QueueUnavailable:
+            return True
+
+    until(is_gone)
 
 
 def until_back(queue: RayJobQueue) -> None:
     def is_back() -> bool:
         try:
-            return queue.term() is None
+            queue.term()
         except QueueUnavailable:
             return False
+        return True
 
     until(is_back)
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -79,7 +87,7 @@ def test_an_actor_that_died_comes_back_empty_and_the_learner_opens_its_term_agai
     for ordinal in (4, 5):
         queue.put(3, ordinal, b"group")
     held, other = leased(queue), leased(queue)
-    killed(queue)
+    kill(queue)
     until_back(queue)
     calls: list[Callable[[], object]] = [
         lambda: queue.put(3, 6, b"group"),
@@ -109,10 +117,9 @@ def test_a_learner_that_waits_hears_that_the_queue_died(queue: RayJobQueue) -> N
     queue.wait(3, timeout_seconds=10)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.wait, 3, timeout_seconds=60.0)
-        killed(queue)
+        kill(queue)
         with pytest.raises(QueueUnavailable):
             waiting.result(20)
-    until_back(queue)
 
 
 def test_what_the_queue_raises_comes_out_as_itself(queue: RayJobQueue) -> None:

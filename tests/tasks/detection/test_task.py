@@ -224,7 +224,9 @@ def predict(task: DetectionTask, *, score_rule: str) -> list[dict[str, Any]]:
     )
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("class", 0.25), ("p2", 0.6), ("p2_norm", 0.75)])
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("class", 0.25), ("p2", 0.6), ("p2_norm", 0.75), ("class_p2", 0.15)]
+)
 def test_predictions_are_coco_results_in_pixels(rule: str, expected: float) -> None:
     (record,) = predict(task_of(), score_rule=rule)
     assert record["image_id"] == 42

@@ -1,0 +1,148 @@
+"""One rank of a learner on made groups; a process of its own in test_ranks.py.
+
+``python -m tests.learner.rank_run RANK NUM_RANKS PORT FATE STEP [TIMEOUT]`` prints one JSON line
+per step. FATE befalls the last rank before STEP: none, killed, stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learner.config import AdafactorConfig, LearnerConfig
+from learner.learner import Learner
+from learner.ranks import LocalShards, RankLost, ShardExchange, TorchRanks
+from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from records import Group, Published, Score, ScoredGroup, View
+from tasks.detection.task import DetectionTask
+from tasks.example import Category
+
+BATCH, SAMPLES, BOXES = 8, 3, 2
+NUM_STEPS = 7
+INVALID = {1: [2], 2: [0, 1, 2, 3], 3: range(BATCH)}
+"""Rows without a valid score by step: one, a whole shard, all."""
+NOT_FINITE = {4: 6}
+"""A row whose reward overflows, by step: in the last rank's shard alone."""
+
+
+def made_task() -> DetectionTask:
+    categories = [Category(id=1, name="digit", num_instances=10)]
+    options = {"max_boxes": BOXES, "confidence_weight": 0.3}
+    return DetectionTask(options, categories=categories)
+
+
+def made_learner(ranks: ShardExchange, *, num_shards: int = 2) -> Learner:
+    task = made_task()
+    torch.manual_seed(0)
+    policy = EncoderDecoder(
+        EncoderDecoderConfig(
+            input_size=16,
+            patch_size=8,
+            width=32,
+            num_heads=2,
+            mlp_width=40,
+            encoder_depth=1,
+            decoder_depth=1,
+            vocab_size=task.vocab_size,
+            sequence_length=task.sequence_length,
+        )
+    )
+    torch.nn.init.normal_(policy.decoder.head.project.kernel, std=0.2)
+    config = LearnerConfig(
+        estimator="leave_one_out",
+        batch_size=BATCH,
+        num_steps=100,
+        micro_batch=2,
+        gradient_shards=num_shards,
+        optimizer=AdafactorConfig(learning_rate=1e-2, grad_clip_norm=1.0),
+    )
+    return Learner(policy, config, task=task, weighs_importance=True, ranks=ranks)
+
+
+def made_batch(step: int) -> tuple[list[ScoredGroup], Tensor]:
+    rng, task = np.random.default_rng(step), made_task()
+    length = task.sequence_length
+    scored = []
+    for row in range(BATCH):
+        group = Group(
+            ordinal=step * BATCH + row,
+            example=row,
+            view=View(),
+            published=Published(0, step),
+            tokens_ST=rng.integers(0, task.vocab_size, (SAMPLES, length), dtype=np.int32),
+            # About as likely as under the untrained policy.
+            log_probs_ST=-6.9 + 0.1 * rng.standard_normal((SAMPLES, length), dtype=np.float32),
+            probe_log_probs_STQ=np.zeros((SAMPLES, length, 1), np.float32),
+        )
+        overlap = rng.random((SAMPLES, BOXES))
+        scored.append(ScoredGroup(group, Score(rng.random(SAMPLES), aux={"match_iou": overlap})))
+    for row in INVALID.get(step, ()):
+        scored[row] = replace(scored[row], score=replace(scored[row].score, is_valid=False))
+    if step in NOT_FINITE:
+        row = NOT_FINITE[step]
+        reward_S = np.array([np.inf, 0.0, 0.0])
+        scored[row] = replace(scored[row], score=replace(scored[row].score, reward_S=reward_S))
+    images = rng.random((BATCH, 16, 16, 3), dtype=np.float32) * 2 - 1
+    return scored, torch.from_numpy(images)
+
+
+def take_step(learner: Learner, step: int) -> dict[str, Any]:
+    scored, images_GHWC = made_batch(step)
+    rows = learner.own_rows
+    report = learner.reinforce(scored, images_GHWC[rows.start : rows.stop])
+    digest = hashlib.sha256()
+    optimizer, ledger = learner.state()
+    for name, tensor in sorted([*learner.weights().items(), *optimizer.items()]):
+        digest.update(name.encode() + tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return {
+        "step": step,
+        "digest": digest.hexdigest(),
+        "is_skipped": report.is_skipped,
+        "metrics": {name: repr(value) for name, value in report.metrics.items()},
+        "ledger": copy.deepcopy(ledger),
+    }
+
+
+def alone(num_shards: int = 2) -> list[dict[str, Any]]:
+    """The same steps by one process."""
+    learner = made_learner(LocalShards(), num_shards=num_shards)
+    return [take_step(learner, step) for step in range(NUM_STEPS)]
+
+
+def main() -> None:
+    rank, num_ranks, port = (int(word) for word in sys.argv[1:4])
+    fate, fatal_step = sys.argv[4], int(sys.argv[5])
+    torch.set_num_threads(1)
+    try:
+        ranks = TorchRanks(
+            rank=rank,
+            num_ranks=num_ranks,
+            address=f"127.0.0.1:{port}",
+            device=torch.device("cpu"),
+            timeout_seconds=float(sys.argv[6]),
+        )
+        learner = made_learner(ranks)
+        for step in range(NUM_STEPS):
+            if fate != "none" and step == fatal_step and rank == num_ranks - 1:
+                os.kill(os.getpid(), signal.SIGKILL if fate == "killed" else signal.SIGSTOP)
+            print(json.dumps(take_step(learner, step)), flush=True)
+        print(json.dumps({"decided": ranks.decide(10 + rank)}), flush=True)
+        ranks.close()
+    except RankLost as error:
+        print(json.dumps({"lost": str(error)}), flush=True)
+        # Without the goodbyes of torch.distributed, which would wait for the lost one.
+        os._exit(3)
+
+
+if __name__ == "__main__":
+    main()
