@@ -13,13 +13,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check protos bench clean
+.PHONY: help install demo test check protos bench crash-equivalence check-dashboards clean
 
 help:
 	@echo "make demo    tune a pretrained detector to the mAP reward (SCENES_SEED=n: on fresh scenes)"
 	@echo "make test    run every test"
 	@echo "make check   lint, format, types, import contracts, generated code"
 	@echo "make bench   measure speed; writes bench/results.jsonl"
+	@echo "make crash-equivalence   one run six ways, with processes killed: the same weights each time"
+	@echo "make check-dashboards    every panel of the dashboards has data from a live run"
 	@echo "make protos  regenerate the stubs in protos/"
 	@echo "make clean   remove .venv and caches; runs/ stays"
 
@@ -54,6 +56,12 @@ protos: install
 
 bench: install
 	@$(BIN)/python -m bench
+
+crash-equivalence: install
+	@$(BIN)/python -m bench.crash_equivalence
+
+check-dashboards: install
+	@$(BIN)/python -m bench.dashboards
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -40,6 +40,8 @@ RECORD = WorkerRecord(
     busy=1,
     metrics_address="127.0.0.1:9100",
     message="groß",
+    num_groups=7,
+    core_seconds=1.25,
 )
 
 
