@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from rewardtune import data_commands
+from rewardtune.operator_commands import add_operator_commands
 from rewardtune.reward_worker_command import reward_worker
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.command()(reward_worker)
+add_operator_commands(app)
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.")]
 Overrides = Annotated[

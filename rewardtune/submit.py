@@ -47,14 +47,16 @@ class Cluster:
         """Raises ClusterAway."""
         # The mode must not hang on a file in somebody's home folder.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        logging.getLogger("ray").setLevel(logging.WARNING)
         try:
-            return cls(JobSubmissionClient(address), address=address)
+            client = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterAway(
                 f"no Ray dashboard answers at {address} ({_first_line(error)}): give the address "
                 "of the head's dashboard, such as http://HOST:8265"
             ) from error
+        # It tells of every upload; only its own making sets the level.
+        logging.getLogger("ray").setLevel(logging.WARNING)
+        return cls(client, address=address)
 
     def submit(
         self, config_path: Path, overrides: Sequence[str], *, working_dir: Path | None = None
