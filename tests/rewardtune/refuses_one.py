@@ -1,0 +1,22 @@
+"""Detection whose reward cannot be computed for one of the training images."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from records import Score, View
+from tasks.detection.task import DetectionTask
+from tasks.example import Example
+
+
+class RefusesOne(DetectionTask):
+    def score(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Score:
+        if example.image_id == 7:
+            raise RuntimeError("image 7 is beyond me")
+        return super().score(tokens_ST, example, view, input_size=input_size)
+
+
+TASK = RefusesOne
