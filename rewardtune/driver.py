@@ -28,8 +28,9 @@ from rewardtune.driver_metrics import (
 from rewardtune.history import History
 from rewardtune.local import RunResult, finished
 from rewardtune.pace import NUM_RECENT_STEPS, pace
+from rewardtune.reward_worker_host import RewardWorkerHost
 from rewardtune.run_log import RunLog
-from rewardtune.services import EvaluatorHost, LearnerHost, RewardWorkerHost, SamplerHost
+from rewardtune.services import EvaluatorHost, LearnerHost, SamplerHost
 from rewardtune.whereabouts import Location, find_group
 from transport.exposition import Target
 from transport.job_queue import (

@@ -29,7 +29,7 @@ from rewardtune.exposed import expose
 from rewardtune.local import RunResult
 from rewardtune.run_log import RunLog
 from rewardtune.service import ControlServer
-from rewardtune.services import ServiceSettings
+from rewardtune.service_settings import ServiceSettings
 from rewardtune.stopping import stop_on_signal
 from transport.connect import connect_queue
 from transport.exposition import Target
@@ -141,8 +141,18 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
     drivers.append(driver)
     with exposed.exposition:
         log.message(f"metrics of every process: http://{exposed.address}/sd")
-        yield driver
+        try:
+            yield driver
+        finally:
+            # At once, so that the next run of this name finds the names free.
+            for name in ("queue", "weights"):
+                _end_actor(name, namespace)
     del weights  # its registry lives as long as this reference
+
+
+def _end_actor(name: str, namespace: str) -> None:
+    with contextlib.suppress(ValueError):  # Redis holds the queue, or it is gone
+        ray.kill(ray.get_actor(name, namespace))
 
 
 @dataclass(frozen=True, slots=True)

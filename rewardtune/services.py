@@ -14,21 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from learner.metrics import report_step
 from learner.source import QueueSource
 from policies.policy_file import load_policy
 from records import Published
-from reward_workers.service import unique_name
-from reward_workers.worker import RewardWorker
 from rewardtune.assembly import Parts, assemble, build_sampler
-from rewardtune.config import RunConfig
 from rewardtune.divergence import kl_divergence
 from rewardtune.exposed import expose
 from rewardtune.local import holdout_metrics
 from rewardtune.run_directory import open_run
 from rewardtune.run_state import restore_run, save_run, write_policy
+from rewardtune.service_settings import ServiceSettings
 from rewardtune.tuning import TuningLoop, step_record
 from sampler.service import SamplerService
 from transport.connect import connect_queue, connect_weights
@@ -37,22 +34,6 @@ from transport.metric_table import Role
 
 _PATIENCE_SECONDS = 1.0
 """Of a learner that waits for its batch, before it looks up to hear whether to stop."""
-
-
-class ServiceSettings(BaseModel):
-    """What every service is told."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    config: RunConfig
-    """Pinned."""
-    queue: str
-    """URL of the job queue."""
-    weights: str
-    """URL of the weight store."""
-    spec: str
-    """What reward workers must know, as JSON."""
-    fork: bool = False
 
 
 class LearnerHost:
@@ -234,37 +215,3 @@ class EvaluatorHost:
         )
         self._exposed.meter.set("kl_to_initial", divergence)
         return dict(metrics)
-
-
-class RewardWorkerHost:
-    """A reward worker inside the cluster; ``run`` and ``drain`` are called at the same time."""
-
-    def __init__(self, settings: str) -> None:
-        told = ServiceSettings.model_validate_json(settings)
-        config = told.config
-        queue = connect_queue(
-            told.queue, run=config.run_name, lease_seconds=config.cluster.lease_seconds
-        )
-        exposed = expose(config, Role.REWARD_WORKER, health=lambda: self._worker.message)
-        self._metrics_address = exposed.address
-        self._worker = RewardWorker(
-            queue,
-            config.reward_workers.model_copy(
-                update={"lease_seconds": config.cluster.lease_seconds}
-            ),
-            data_path=config.data.train,
-            name=unique_name(),
-            metrics=exposed.meter,
-            metrics_address=exposed.address,
-        )
-
-    def run(self) -> int:
-        """Until it is drained; returns an exit code."""
-        return self._worker.run()
-
-    def drain(self) -> None:
-        """Finish what is being scored, give back the rest."""
-        self._worker.drain()
-
-    def whereabouts(self) -> dict[str, Any]:
-        return {"pid": os.getpid(), "metrics_address": self._metrics_address}

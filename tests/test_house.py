@@ -28,6 +28,8 @@ BASE = [
     "tasks.detection",
     "reward_workers.prepared",
     "reward_workers.service",
+    "rewardtune.reward_worker_host",
+    "rewardtune.cli",
 ]
 
 # What only the extras install.

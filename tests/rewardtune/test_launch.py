@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from learner.term import claim_term
-from rewardtune.config import ConfigError, RunConfig
+from rewardtune.config import RunConfig
 from rewardtune.driver import Driver
 from rewardtune.launch import tune_on_ray
 from rewardtune.local import pretrain, tune
@@ -135,7 +134,6 @@ def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
         task="tests.rewardtune.refuses_one",
         learner={"num_steps": 4},
     )
-    log = _Log()
     letters: list[int] = []
 
     def look(driver: Driver, step: int) -> None:
@@ -148,28 +146,3 @@ def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
     assert len(invalid) >= 1
     assert set(invalid) <= set(letters)
     assert len(invalid) < 4 * config.learner.batch_size
-
-
-def test_a_newer_start_ends_the_older_one_before_it_writes(
-    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
-) -> None:
-    def supersede(driver: Driver, step: int) -> None:
-        if step == 3:
-            claim_term(tmp_path)
-
-    log = _Log(supersede)
-    config = config_of(data, pretrained, tmp_path)
-    with pytest.raises(RuntimeError, match="taken over"):
-        tune_on_ray(config, log, on_driver=log.take)
-    assert final_state(tmp_path)["ledger"]["num_batches"] == 2
-
-
-def test_another_identity_is_refused_before_anything_is_drawn(
-    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
-) -> None:
-    tune(config_of(data, pretrained, tmp_path, learner={"num_steps": 2}), SILENT)
-    log = _Log()
-    other = config_of(data, pretrained, tmp_path, learner={"num_steps": 2}, seed=9)
-    with pytest.raises(ConfigError, match="seed: 5 -> 9"):
-        tune_on_ray(other, log, on_driver=log.take)
-    assert log.steps == []

@@ -11,6 +11,7 @@ import torch
 
 from learner.checkpoint import CheckpointError
 from learner.learner import Learner
+from learner.term import claim_term
 from records import Score, ScoredGroup
 from reward_workers.score import score_group
 from rewardtune.config import ConfigError
@@ -202,6 +203,19 @@ def test_data_that_changed_since_the_run_began_are_refused(
     other = other.model_copy(update={"data": elsewhere})
     with pytest.raises(ConfigError, match="train_digest"):
         tune(other, SILENT)
+
+
+def test_a_newer_start_ends_the_older_one_before_it_writes(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    class Superseded(_Recorder):
+        def step(self, record: Mapping[str, float]) -> None:
+            if record["step"] == 3:
+                claim_term(tmp_path)
+
+    with pytest.raises(RuntimeError, match="taken over"):
+        tune(tiny_tune(data, pretrained, tmp_path), Superseded())
+    assert [p.name for p in sorted(tmp_path.glob("checkpoints/*"))] == ["checkpoint-00000002"]
 
 
 def test_damaged_checkpoints_are_an_error_that_names_them(
