@@ -11,12 +11,12 @@ import queue as thread_queue
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rewardtune.capacity import reward_workers_required
-from rewardtune.cluster import Call, Cluster, Service, ServiceDied
+from rewardtune.capacity import measured_requirement
+from rewardtune.cluster import Call, Cluster, ServiceDied
 from rewardtune.config import RunConfig
 from rewardtune.draw_table import Draw, DrawTable
 from rewardtune.driver_metrics import (
@@ -25,12 +25,12 @@ from rewardtune.driver_metrics import (
     report_state,
     report_workers,
 )
+from rewardtune.driver_status import told_by_config, told_by_services, told_by_steps
+from rewardtune.fleet import Fleet, Hosted, Placement, RunFailed, first_line
 from rewardtune.history import History
 from rewardtune.local import RunResult, finished
-from rewardtune.pace import NUM_RECENT_STEPS, pace
-from rewardtune.reward_worker_host import RewardWorkerHost
+from rewardtune.pace import NUM_RECENT_STEPS
 from rewardtune.run_log import RunLog
-from rewardtune.services import EvaluatorHost, LearnerHost, SamplerHost
 from rewardtune.whereabouts import Location, find_group
 from transport.exposition import Target
 from transport.job_queue import (
@@ -48,52 +48,8 @@ TICK_SECONDS = 1.0
 MAX_REWARD_WORKERS = 1000
 """Inside Ray, which stalls when many more are asked for at once."""
 _WAIT_SECONDS = 0.1
-_MAX_DEATHS = 5
-"""Of one service in a row without any work done between them: something is wrong with it."""
 _INVALID_WINDOW = 4
 _MAX_INVALID_RATIO = 0.5
-
-
-class RunFailed(RuntimeError):
-    """The run cannot go on; the message says why and what to do."""
-
-
-@dataclass(slots=True)
-class _Hosted:
-    """A service, the kind it is, and how it fares."""
-
-    service: Service
-    kind: str
-    is_idle: bool = False
-    """It has begun and does nothing."""
-    restarts: int = 0
-    deaths_in_a_row: int = 0
-    pid: int = 0
-    metrics_address: str = ""
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def state(self) -> str:
-        if self.pid == 0:
-            return "starting"
-        return "idle" if self.is_idle else "busy"
-
-    def tell(self, whereabouts: Mapping[str, Any]) -> None:
-        self.pid = whereabouts["pid"]
-        self.metrics_address = whereabouts["metrics_address"]
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """How many of each service, with which GPUs; and what each is told."""
-
-    settings: str
-    num_samplers: int
-    sampler_gpus: float
-    learner_gpus: float
-    num_reward_workers: int
-    num_cpus: Mapping[str, int]
-    """That each kind asks for; none where Ray's count of them is not to be kept."""
 
 
 class Driver:
@@ -118,9 +74,9 @@ class Driver:
         self._meter.set("run_steps_planned", config.learner.num_steps)
         self._config = config
         self._log = log
-        self._cluster = cluster
+        self._fleet = Fleet(cluster, placement, log=log, meter=self._meter)
+        self._num_samplers = placement.num_samplers
         self._queue = queue
-        self._placement = placement
         self._directory = config.operations.directory
         self._history = History(self._directory, metric=config.evaluation.metric)
         self._table = DrawTable(
@@ -130,12 +86,11 @@ class Driver:
             drawn_with=config.drawn_with,
             depth=config.depth,
         )
-        self._calls: dict[Call, Callable[[Call], object]] = {}
         self._commands: thread_queue.SimpleQueue[Callable[[], None]] = thread_queue.SimpleQueue()
-        self._samplers: list[_Hosted] = []
-        self._workers: list[_Hosted] = []
-        self._learner: _Hosted | None = None
-        self._evaluator: _Hosted | None = None
+        self._samplers: list[Hosted] = []
+        self._workers: list[Hosted] = []
+        self._learner: Hosted | None = None
+        self._evaluator: Hosted | None = None
         self._num_workers_wanted = placement.num_reward_workers
         self._num_workers_started = 0
         self._term = -1
@@ -235,59 +190,27 @@ class Driver:
 
     def status(self) -> dict[str, Any]:
         """The run as it is now, as plain JSON values."""
-        config, record = self._config, self._record
-        hosted = [h for h in (self._learner, self._evaluator) if h is not None]
-        pace_now = pace(list(self._recent))
-        in_ray = {worker.metrics_address for worker in self._workers} - {""}
+        others = [h for h in (self._learner, self._evaluator) if h is not None]
         return {
-            "run": config.run_name,
             "state": self._state,
-            "directory": str(self._directory),
             "term": self._term,
             "step": self._version,
-            "num_steps": config.learner.num_steps,
-            "depth": config.depth,
-            "reward": record.get("reward"),
-            "staleness": record.get("staleness"),
-            "step_seconds": record.get("seconds"),
-            "steps_per_second": pace_now.steps_per_second,
-            "phases": pace_now.phases,
-            "wait_ratio": _ratio(record.get("seconds_wait"), record.get("seconds")),
             "best": self._history.best,
             "evaluations_skipped": self._evaluations_skipped,
             "redraws": self._table.num_redraws,
             "draws_in_flight": self._table.num_in_flight,
-            "services": [
-                {
-                    "name": h.service.name,
-                    "kind": h.kind,
-                    "pid": h.pid,
-                    "state": h.state,
-                    "restarts": h.restarts,
-                }
-                for h in [*hosted, *self._samplers, *self._workers]
-            ],
             "reward_workers_wanted": self._num_workers_wanted,
             "reward_workers_required": self.workers_required,
-            "reward_workers": [
-                {**asdict(r), "is_in_ray": r.metrics_address in in_ray} for r in self._records
-            ],
             "queue": asdict(self._stats) if self._stats else None,
+            **told_by_config(self._config),
+            **told_by_steps(list(self._recent)),
+            **told_by_services([*others, *self._samplers], self._workers, self._records),
         }
 
     @property
     def workers_required(self) -> int | None:
         """Reward workers that would keep up with the learner; None before anything was scored."""
-        num_groups = sum(record.num_groups for record in self._records)
-        record, settings = self._record, self._config.reward_workers
-        if num_groups == 0 or not record:
-            return None
-        busy_seconds = record["seconds"] - record.get("seconds_wait", 0.0)
-        return reward_workers_required(
-            core_seconds_per_group=sum(r.core_seconds for r in self._records) / num_groups,
-            groups_per_second=self._config.learner.batch_size / max(busy_seconds, 1e-6),
-            cores_per_worker=settings.num_scorers * settings.threads,
-        )
+        return measured_requirement(self._config, self._records, self._record)
 
     def targets(self) -> list[Target]:
         """Every process of the run that exports metrics, reward workers outside Ray included."""
@@ -314,7 +237,7 @@ class Driver:
             while not self._is_over():
                 self._turn(should_stop)
         finally:
-            self._end_all()
+            self._fleet.end(self._workers, [*self._samplers, self._learner, self._evaluator])
         if self._failure is not None:
             raise self._failure
         self._state = "finished" if self._version >= self._config.learner.num_steps else "stopped"
@@ -331,8 +254,7 @@ class Driver:
             self._next_tick = time.monotonic() + TICK_SECONDS
             self._tick()
         self._place()
-        for call in self._cluster.wait(list(self._calls), timeout_seconds=_WAIT_SECONDS):
-            self._calls.pop(call)(call)
+        self._fleet.settle(timeout_seconds=_WAIT_SECONDS)
 
     def _is_over(self) -> bool:
         return self._failure is not None or (self._is_finishing and self._learner is None)
@@ -391,57 +313,26 @@ class Driver:
     # Starting and ending.
 
     def _start_all(self) -> None:
-        placement = self._placement
-        self._learner = self._start("learner", "learner", LearnerHost, placement.learner_gpus)
+        self._learner = self._fleet.start("learner", "learner")
         self._call(self._learner, "begin", self._on_learner_begun)
-        for number in range(placement.num_samplers):
-            sampler = self._start(
-                f"sampler-{number}", "sampler", SamplerHost, placement.sampler_gpus
-            )
+        for number in range(self._num_samplers):
+            sampler = self._fleet.start(f"sampler-{number}", "sampler")
             self._samplers.append(sampler)
             self._begin(sampler)
         self._keep_workers()
         if self._config.data.holdout is not None:
-            self._evaluator = self._start("evaluator", "evaluator", EvaluatorHost, 0.0)
+            self._evaluator = self._fleet.start("evaluator", "evaluator")
             self._begin(self._evaluator)
 
-    def _start(self, name: str, kind: str, build: type[Any], num_gpus: float) -> _Hosted:
-        service = self._cluster.start(
-            name,
-            build,
-            self._placement.settings,
-            num_cpus=self._placement.num_cpus.get(kind, 0),
-            num_gpus=num_gpus,
-        )
-        return _Hosted(service, kind)
-
-    def _restart(self, hosted: _Hosted, error: Exception) -> bool:
+    def _restart(self, hosted: Hosted, error: Exception) -> bool:
         """Start a service again that died; False if that is no use any more."""
-        hosted.deaths_in_a_row += 1
-        hosted.is_idle = False
-        if hosted.deaths_in_a_row > _MAX_DEATHS:
-            self._fail(
-                RunFailed(
-                    f"{hosted.service.name} died {hosted.deaths_in_a_row} times without doing "
-                    f"anything in between, last: {error}"
-                )
-            )
-            return False
         if self._is_finishing and hosted.kind != "learner":
             return False
-        hosted.restarts += 1
-        self._meter.count("service_restarts_total", service=hosted.kind)
-        self._log.message(f"{hosted.service.name} died and is started again: {_first_line(error)}")
-        build = {"learner": LearnerHost, "sampler": SamplerHost, "evaluator": EvaluatorHost}
-        fresh = self._start(
-            hosted.service.name,
-            hosted.kind,
-            build.get(hosted.kind, RewardWorkerHost),
-            {"learner": self._placement.learner_gpus, "sampler": self._placement.sampler_gpus}.get(
-                hosted.kind, 0.0
-            ),
-        )
-        hosted.service, hosted.started, hosted.pid = fresh.service, fresh.started, 0
+        try:
+            self._fleet.restart(hosted, error)
+        except RunFailed as failure:
+            self._fail(failure)
+            return False
         return True
 
     def _stop(self) -> None:
@@ -456,17 +347,6 @@ class Driver:
             self._failure = error
             self._state = "failed"
 
-    def _end_all(self) -> None:
-        """Workers give back what they hold; nobody else has anything to lose."""
-        draining = [self._drain_worker(worker) for worker in self._workers]
-        deadline = time.monotonic() + 10.0
-        while draining and time.monotonic() < deadline:
-            for call in self._cluster.wait(draining, timeout_seconds=0.5):
-                draining.remove(call)
-        for hosted in [*self._workers, *self._samplers, self._learner, self._evaluator]:
-            if hosted is not None:
-                self._cluster.kill(hosted.service)
-
     # Reward workers.
 
     def _keep_workers(self) -> None:
@@ -476,44 +356,39 @@ class Driver:
         while len(self._workers) < self._num_workers_wanted:
             name = f"reward-worker-{self._num_workers_started}"
             self._num_workers_started += 1
-            worker = self._start(name, "reward_worker", RewardWorkerHost, 0.0)
+            worker = self._fleet.start(name, "reward_worker")
             self._workers.append(worker)
             self._run_worker(worker)
         while len(self._workers) > self._num_workers_wanted:
-            worker = self._workers.pop()
-            self._calls[self._drain_worker(worker)] = lambda call: None
+            self._fleet.let_go(self._workers.pop())
 
-    def _run_worker(self, worker: _Hosted) -> None:
+    def _run_worker(self, worker: Hosted) -> None:
         self._call(worker, "run", lambda call: self._on_worker_ended(call, worker))
         self._call(worker, "whereabouts", lambda call: self._on_worker_running(call, worker))
 
-    def _on_worker_running(self, call: Call, worker: _Hosted) -> None:
+    def _on_worker_running(self, call: Call, worker: Hosted) -> None:
         with contextlib.suppress(ServiceDied):  # its run says so too
-            worker.tell(self._cluster.result(call))
+            worker.tell(self._fleet.result(call))
 
-    def _drain_worker(self, worker: _Hosted) -> Call:
-        return self._cluster.call(worker.service, "drain")
-
-    def _on_worker_ended(self, call: Call, worker: _Hosted) -> None:
+    def _on_worker_ended(self, call: Call, worker: Hosted) -> None:
         try:
-            self._cluster.result(call)
+            self._fleet.result(call)
         except ServiceDied as error:
             if worker in self._workers and self._restart(worker, error):
                 self._run_worker(worker)
         except Exception as error:
             self._fail(error)
         else:
-            self._cluster.kill(worker.service)
+            self._fleet.kill(worker)
 
     # What calls come to.
 
     def _call(
-        self, hosted: _Hosted, method: str, then: Callable[[Call], object], *arguments: Any
+        self, hosted: Hosted, method: str, then: Callable[[Call], object], *arguments: Any
     ) -> None:
-        hosted.is_idle = False
-        self._calls[self._cluster.call(hosted.service, method, *arguments)] = then
+        self._fleet.call(hosted, method, then, *arguments)
 
-    def _draw(self, sampler: _Hosted, draw: Draw) -> None:
+    def _draw(self, sampler: Hosted, draw: Draw) -> None:
         term = self._term
         self._call(
             sampler,
@@ -525,12 +400,12 @@ class Driver:
             draw.num_groups,
         )
 
-    def _begin(self, hosted: _Hosted) -> None:
+    def _begin(self, hosted: Hosted) -> None:
         self._call(hosted, "begin", lambda call: self._on_begun(call, hosted))
 
-    def _on_begun(self, call: Call, hosted: _Hosted) -> None:
+    def _on_begun(self, call: Call, hosted: Hosted) -> None:
         try:
-            hosted.tell(self._cluster.result(call))
+            hosted.tell(self._fleet.result(call))
         except ServiceDied as error:
             if self._restart(hosted, error):
                 self._begin(hosted)
@@ -543,13 +418,13 @@ class Driver:
         learner = self._learner
         assert learner is not None
         try:
-            begun = self._cluster.result(call)
+            begun = self._fleet.result(call)
         except ServiceDied as error:
             if self._restart(learner, error):
                 self._call(learner, "begin", self._on_learner_begun)
             return
         except QueueUnavailable as error:
-            self._log.message(f"the learner cannot reach the queue: {_first_line(error)}")
+            self._log.message(f"the learner cannot reach the queue: {first_line(error)}")
             self._call(learner, "begin", self._on_learner_begun)
             return
         except Exception as error:
@@ -574,7 +449,7 @@ class Driver:
         learner = self._learner
         assert learner is not None
         try:
-            stepped = self._cluster.result(call)
+            stepped = self._fleet.result(call)
         except ServiceDied as error:
             self._term = -1  # nothing is drawn before the next term is known
             if self._restart(learner, error):
@@ -611,9 +486,9 @@ class Driver:
                 "not be scored; see the dead letters, then resume"
             )
 
-    def _on_drawn(self, call: Call, sampler: _Hosted, draw: Draw, term: int) -> None:
+    def _on_drawn(self, call: Call, sampler: Hosted, draw: Draw, term: int) -> None:
         try:
-            self._cluster.result(call)
+            self._fleet.result(call)
         except ServiceDied as error:
             self._lost(draw, term)
             if self._restart(sampler, error):
@@ -621,7 +496,7 @@ class Driver:
         except (QueueUnavailable, LookupError, StaleTerm) as error:
             # The queue or the weights are on their way back, or the term has just ended.
             self._lost(draw, term)
-            self._log.message(f"{sampler.service.name}: {_first_line(error)}")
+            self._log.message(f"{sampler.service.name}: {first_line(error)}")
             sampler.is_idle = True
         except Exception as error:
             self._fail(error)
@@ -651,7 +526,7 @@ class Driver:
         evaluator = self._evaluator
         assert evaluator is not None
         try:
-            metrics = self._cluster.result(call)
+            metrics = self._fleet.result(call)
         except ServiceDied as error:
             self._candidates.appendleft((step, path))
             if self._restart(evaluator, error):
@@ -672,7 +547,7 @@ class Driver:
     def _on_finished(self, call: Call) -> None:
         if self._settle_learner(call):
             assert self._learner is not None
-            self._cluster.kill(self._learner.service)
+            self._fleet.kill(self._learner)
             self._learner = None
 
     def _settle_learner(self, call: Call) -> bool:
@@ -680,7 +555,7 @@ class Driver:
         learner = self._learner
         assert learner is not None
         try:
-            self._cluster.result(call)
+            self._fleet.result(call)
         except ServiceDied as error:
             self._is_finishing = False
             self._term = -1
@@ -692,11 +567,3 @@ class Driver:
             return False
         learner.is_idle = True
         return True
-
-
-def _ratio(part: float | None, whole: float | None) -> float | None:
-    return part / whole if part is not None and whole else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -24,8 +24,9 @@ from reward_workers.spec import make_spec
 from rewardtune.assembly import Parts, assemble
 from rewardtune.cluster import Call, Service, ServiceDied
 from rewardtune.config import ConfigError, RunConfig
-from rewardtune.driver import Driver, Placement
+from rewardtune.driver import Driver
 from rewardtune.exposed import expose
+from rewardtune.fleet import Placement
 from rewardtune.local import RunResult
 from rewardtune.run_log import RunLog
 from rewardtune.service import ControlServer
@@ -131,10 +132,9 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
         placement=Placement(
             settings=shared.model_dump_json(),
             num_samplers=settings.num_samplers,
-            sampler_gpus=settings.sampler_gpus,
-            learner_gpus=settings.learner_gpus,
             num_reward_workers=settings.num_reward_workers,
             num_cpus=_num_cpus(config),
+            num_gpus={"learner": settings.learner_gpus, "sampler": settings.sampler_gpus},
         ),
         meter=exposed.meter,
     )

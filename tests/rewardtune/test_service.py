@@ -19,13 +19,14 @@ from protos.v1 import control_pb2 as pb
 from protos.v1.control_pb2_grpc import ControlStub
 from rewardtune.cluster import Cluster
 from rewardtune.control_messages import MAX_LINE, MAX_TRACEBACK
-from rewardtune.driver import Driver, Placement
+from rewardtune.driver import Driver
 from rewardtune.driver_record import (
     DRIVER_NAME,
     NotLive,
     read_driver_record,
     write_driver_record,
 )
+from rewardtune.fleet import Placement
 from rewardtune.service import MAX_LETTERS, ControlClient, ControlServer, Refused
 from tests.rewardtune.steered import NOT_BEGUN, STATUS, FakeDriver, letter
 from tests.rewardtune.tiny_run import SILENT, tiny_tune
@@ -69,10 +70,9 @@ def test_a_real_driver_can_be_served(tmp_path: Path) -> None:
     placement = Placement(
         settings="{}",
         num_samplers=1,
-        sampler_gpus=0.0,
-        learner_gpus=0.0,
-        num_cpus={},
         num_reward_workers=2,
+        num_cpus={},
+        num_gpus={},
     )
     driver = Driver(
         config,

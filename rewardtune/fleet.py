@@ -1,0 +1,153 @@
+"""The services of a run, as processes that may die: start, call, start again, end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rewardtune.cluster import Call, Cluster, Service
+from rewardtune.reward_worker_host import RewardWorkerHost
+from rewardtune.run_log import RunLog
+from rewardtune.services import EvaluatorHost, LearnerHost, SamplerHost
+from transport.telemetry import Meter
+
+_HOSTS: Mapping[str, type[Any]] = {
+    "learner": LearnerHost,
+    "sampler": SamplerHost,
+    "evaluator": EvaluatorHost,
+    "reward_worker": RewardWorkerHost,
+}
+_MAX_DEATHS = 5
+"""Of one service in a row without any work done between them: something is wrong with it."""
+_DRAIN_SECONDS = 10.0
+
+
+class RunFailed(RuntimeError):
+    """The run cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How many of each service, what each asks of the cluster, and what all are told."""
+
+    settings: str
+    num_samplers: int
+    num_reward_workers: int
+    num_cpus: Mapping[str, int]
+    """By kind; none where the cluster's count of them is not to be kept."""
+    num_gpus: Mapping[str, float]
+    """By kind."""
+
+
+@dataclass(slots=True)
+class Hosted:
+    """A service, the kind it is, and how it fares."""
+
+    service: Service
+    kind: str
+    is_idle: bool = False
+    """It has begun and does nothing."""
+    restarts: int = 0
+    deaths_in_a_row: int = 0
+    pid: int = 0
+    metrics_address: str = ""
+
+    @property
+    def state(self) -> str:
+        if self.pid == 0:
+            return "starting"
+        return "idle" if self.is_idle else "busy"
+
+    def tell(self, whereabouts: Mapping[str, Any]) -> None:
+        """Take in where its process is."""
+        self.pid = whereabouts["pid"]
+        self.metrics_address = whereabouts["metrics_address"]
+
+
+class Fleet:
+    """Starts services and remembers what each call that is on its way leads to."""
+
+    def __init__(
+        self, cluster: Cluster, placement: Placement, *, log: RunLog, meter: Meter
+    ) -> None:
+        self._cluster = cluster
+        self._placement = placement
+        self._log = log
+        self._meter = meter
+        self._calls: dict[Call, Callable[[Call], object]] = {}
+
+    def start(self, name: str, kind: str) -> Hosted:
+        return Hosted(self._new(name, kind), kind)
+
+    def restart(self, hosted: Hosted, error: Exception) -> None:
+        """Start a service again that died.
+
+        Raises:
+            RunFailed: it has died too often without doing anything.
+        """
+        hosted.deaths_in_a_row += 1
+        hosted.is_idle = False
+        name = hosted.service.name
+        if hosted.deaths_in_a_row > _MAX_DEATHS:
+            raise RunFailed(
+                f"{name} died {hosted.deaths_in_a_row} times without doing anything in between, "
+                f"last: {error}"
+            )
+        hosted.restarts += 1
+        self._meter.count("service_restarts_total", service=hosted.kind)
+        self._log.message(f"{name} died and is started again: {first_line(error)}")
+        hosted.service, hosted.pid = self._new(name, hosted.kind), 0
+
+    def call(
+        self, hosted: Hosted, method: str, then: Callable[[Call], object], *arguments: Any
+    ) -> None:
+        """Call a method; ``then`` is given the call when it is over."""
+        hosted.is_idle = False
+        self._calls[self._cluster.call(hosted.service, method, *arguments)] = then
+
+    def settle(self, *, timeout_seconds: float) -> None:
+        """Wait for calls to end, and follow those that have."""
+        for call in self._cluster.wait(list(self._calls), timeout_seconds=timeout_seconds):
+            self._calls.pop(call)(call)
+
+    def result(self, call: Call) -> Any:
+        """As ``Cluster.result``."""
+        return self._cluster.result(call)
+
+    def drain(self, worker: Hosted) -> Call:
+        """Ask a reward worker to finish what it holds."""
+        return self._cluster.call(worker.service, "drain")
+
+    def let_go(self, worker: Hosted) -> None:
+        """Ask it to finish, and expect nothing more of it."""
+        self._calls[self.drain(worker)] = lambda call: None
+
+    def kill(self, hosted: Hosted) -> None:
+        self._cluster.kill(hosted.service)
+
+    def end(self, workers: Iterable[Hosted], others: Iterable[Hosted | None]) -> None:
+        """Workers give back what they hold; nobody else has anything to lose."""
+        workers = list(workers)
+        draining = [self.drain(worker) for worker in workers]
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while draining and time.monotonic() < deadline:
+            for call in self._cluster.wait(draining, timeout_seconds=0.5):
+                draining.remove(call)
+        for hosted in [*workers, *others]:
+            if hosted is not None:
+                self.kill(hosted)
+
+    def _new(self, name: str, kind: str) -> Service:
+        return self._cluster.start(
+            name,
+            _HOSTS[kind],
+            self._placement.settings,
+            num_cpus=self._placement.num_cpus.get(kind, 0),
+            num_gpus=self._placement.num_gpus.get(kind, 0.0),
+        )
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
