@@ -49,7 +49,7 @@ _QUIET = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_PASSED_ON = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "PYTHONPATH", "HF_HUB_OFFLINE")
+_PASSED_ON = ("OMP_WAIT_POLICY", "PYTHONPATH", "HF_HUB_OFFLINE", "REWARDTUNE_CODE")
 
 
 def tune_on_ray(
@@ -205,7 +205,9 @@ class RayCluster:
 
 
 def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    # Threads that spin, which is right for one process alone, take the cores of other services.
+    return {**passed_on, "GOMP_SPINCOUNT": "0"}
 
 
 @contextlib.contextmanager

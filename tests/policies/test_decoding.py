@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import pytest
@@ -201,8 +200,9 @@ def test_sampling_records_no_gradient_and_leaves_the_policy_alone(random_policy:
     state = torch.get_rng_state()
     samples = policy.sample(images, uniforms_GST, decoding=SAMPLING, probe_tokens=(1,))
     again = policy.sample(images, uniforms_GST, decoding=SAMPLING, probe_tokens=(1,))
-    for value, same in zip(astuple(samples), astuple(again), strict=True):
-        assert torch.equal(value, same)
+    assert torch.equal(samples.tokens_GST, again.tokens_GST)
+    assert torch.equal(samples.log_probs_GST, again.log_probs_GST)
+    assert torch.equal(samples.probe_log_probs_GSTQ, again.probe_log_probs_GSTQ)
     assert not samples.log_probs_GST.requires_grad
     assert not samples.probe_log_probs_GSTQ.requires_grad
     assert torch.equal(torch.get_rng_state(), state)

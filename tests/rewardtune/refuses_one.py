@@ -14,7 +14,8 @@ class RefusesOne(DetectionTask):
     def score(
         self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
     ) -> Score:
-        if example.image_id == 7:
+        # Not where a policy is measured, one sequence at a time.
+        if example.image_id == 7 and len(tokens_ST) > 1:
             raise RuntimeError("image 7 is beyond me")
         return super().score(tokens_ST, example, view, input_size=input_size)
 

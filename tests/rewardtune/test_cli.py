@@ -115,7 +115,7 @@ def test_tune_writes_a_policy_and_its_log(policy: Path, data: Path, tmp_path: Pa
     config = tmp_path / "tiny_tune.toml"
     config.write_text(CONFIG.format(mode="tune", data=data, policy=f'checkpoint = "{policy}"'))
     directory = tmp_path / "run"
-    result = run("tune", config, "--set", f"operations.directory={directory}")
+    result = run("tune", config, "--local", "--set", f"operations.directory={directory}")
     assert result.exit_code == 0, result.output
     assert Path(json.loads(result.stdout)["policy"]).is_file()
     records = read_run_log(directory / LOG_NAME)
@@ -123,6 +123,12 @@ def test_tune_writes_a_policy_and_its_log(policy: Path, data: Path, tmp_path: Pa
     assert {"reward", "seconds_sample", "seconds_learn"} <= records.steps[0].keys()
     assert [record["step"] for record in records.evaluations] == [0, 3]
     assert "start it by rewardtune tune" in refused("pretrain", config)
+
+
+def test_ray_and_one_process_exclude_each_other(policy: Path, data: Path, tmp_path: Path) -> None:
+    config = tmp_path / "tiny_tune.toml"
+    config.write_text(CONFIG.format(mode="tune", data=data, policy=f'checkpoint = "{policy}"'))
+    assert "--local does without" in refused("tune", config, "--local", "--address", "auto")
 
 
 def test_a_run_that_a_signal_stopped_says_how_to_go_on(

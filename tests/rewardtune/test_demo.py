@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from rewardtune import demo
 from rewardtune.config import ConfigError, RunConfig
 from rewardtune.demo import run_demo
 from rewardtune.local import RunResult, pretrain, tune
@@ -39,9 +38,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 def run(config: RunConfig, directory: Path, **more: Any) -> tuple[dict[str, Any] | None, str]:
     text = io.StringIO()
     console = Console(file=text, width=100)
-    summary = run_demo(
-        config, tune=tune, directory=directory, num_scenes=NUM_SCENES, console=console, **more
-    )
+    told = {"tune": tune, **more}
+    summary = run_demo(config, directory=directory, num_scenes=NUM_SCENES, console=console, **told)
     return summary, text.getvalue()
 
 
@@ -77,14 +75,11 @@ def test_fresh_scenes_come_from_the_seed(config: RunConfig, tmp_path: Path) -> N
     shutil.rmtree(fresh)
 
 
-def test_a_demo_that_is_stopped_reports_nothing(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_demo_that_is_stopped_reports_nothing(config: RunConfig, tmp_path: Path) -> None:
     stopped = RunResult(
         directory=tmp_path, policy_path=tmp_path / "policy", metrics={}, is_finished=False
     )
-    monkeypatch.setattr(demo, "tune", lambda *_: stopped)
-    summary, shown = run(config, tmp_path / "demo")
+    summary, shown = run(config, tmp_path / "demo", tune=lambda *_: stopped)
     assert summary is None and "stopped before the end" in shown
 
 
