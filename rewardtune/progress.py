@@ -27,7 +27,16 @@ _BAR_WIDTH = 30
 _TIME_WIDTH = 24
 _NUM_PLAIN_LINES = 100
 """About as many lines does a whole run print where there is no terminal."""
-_PHASES = {"load": "blue", "sample": "cyan", "score": "magenta", "learn": "green", "other": "white"}
+_PHASES = {
+    "wait": "red",
+    "sample": "cyan",
+    "score": "magenta",
+    "load": "blue",
+    "learn": "green",
+    "publish": "yellow",
+    "checkpoint": "bright_black",
+    "other": "white",
+}
 _HEADLINE = ("map", "ar100", "reward")
 """Of an evaluation's metrics, those that fit into a line."""
 
