@@ -31,8 +31,6 @@ from tasks.shards import open_dataset
 _FIGURES = ("map", "ar100", "reward")
 _NUM_PICTURES = 8
 _PICTURE_SIDE = 288
-_MIN_SCORE = 0.25
-"""Boxes from this score on are drawn: as many as a user of the detector would look at."""
 
 
 def run_demo(
@@ -152,13 +150,17 @@ def _draw_scenes(scenes: Dataset, results: Mapping[str, Sequence[dict[str, Any]]
     """Some scenes, two to a row: annotation, then what was found before and after."""
     step = max(1, len(scenes) // _NUM_PICTURES)  # spread over the set, not picked
     records_of = {name: by_image(records) for name, records in results.items()}
+    num_objects = sum(len(scenes.example(index).category_N) for index in range(len(scenes)))
+    min_score_of = {
+        name: _score_of_best(records, count=num_objects) for name, records in results.items()
+    }
     drawn = []
     for index in range(0, len(scenes), step)[:_NUM_PICTURES]:
         example = scenes.example(index)
         image_HWC = decode_image(example.image)
         found = [
-            predicted_boxes(of[example.image_id], scenes.categories, min_score=_MIN_SCORE)
-            for of in records_of.values()
+            predicted_boxes(of[example.image_id], scenes.categories, min_score=min_score_of[name])
+            for name, of in records_of.items()
         ]
         annotated = annotated_boxes(example, scenes.categories)
         drawn.append(
@@ -169,6 +171,12 @@ def _draw_scenes(scenes: Dataset, results: Mapping[str, Sequence[dict[str, Any]]
         return picture_grid(drawn, titles=titles)
     pairs = [left + right for left, right in zip(drawn[::2], drawn[1::2], strict=True)]
     return picture_grid(pairs, titles=2 * titles)
+
+
+def _score_of_best(records: Sequence[dict[str, Any]], *, count: int) -> float:
+    """From which score on there are ``count`` boxes: scores of two policies do not compare."""
+    scores = sorted((float(record["score"]) for record in records), reverse=True)
+    return scores[min(count, len(scores)) - 1] if scores else 0.0
 
 
 def _summary(
