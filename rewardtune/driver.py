@@ -6,7 +6,6 @@ only waits for calls to end. ``draw_table`` decides what to draw, ``history`` wh
 
 from __future__ import annotations
 
-import contextlib
 import queue as thread_queue
 import time
 from collections import deque
@@ -42,6 +41,7 @@ from transport.job_queue import (
 )
 from transport.telemetry import Meter, NoTelemetry
 from transport.term import StaleTerm
+from transport.weight_store import DamagedWeights, WeightsNotFound, WeightsUnavailable
 
 TICK_SECONDS = 1.0
 """Between two scans of the queue; a group that fell out of it is found at the second."""
@@ -95,12 +95,15 @@ class Driver:
         self._num_workers_started = 0
         self._term = -1
         self._version = 0
+        self._furthest = 0
+        self._draw_at = 0.0
         self._is_paused = False
         self._wants_checkpoint = False
         self._is_finishing = False
         self._stops = False
         self._failure: Exception | None = None
         self._candidates: deque[tuple[int, Path]] = deque()
+        self._measured: int | None = None
         self._evaluations_skipped = 0
         self._invalid: deque[int] = deque(maxlen=_INVALID_WINDOW)
         self._record: Mapping[str, float] = {}
@@ -237,10 +240,10 @@ class Driver:
             while not self._is_over():
                 self._turn(should_stop)
         finally:
-            self._fleet.end(self._workers, [*self._samplers, self._learner, self._evaluator])
+            self._fleet.end([*self._workers, *self._samplers, self._learner, self._evaluator])
         if self._failure is not None:
             raise self._failure
-        self._state = "finished" if self._version >= self._config.learner.num_steps else "stopped"
+        self._state = "finished" if self._is_complete else "stopped"
         return finished(self._config, self._directory, self._history, step=self._version)
 
     # One turn of the loop.
@@ -268,27 +271,34 @@ class Driver:
                 self._call(learner, "save", self._settle_learner)
             elif self._is_paused:
                 pass
-            elif self._stops or self._version >= self._config.learner.num_steps:
-                if not self._candidates and not self._evaluates():
-                    self._is_finishing = True
-                    self._call(learner, "finish", self._on_finished)
+            elif self._is_complete:
+                if not self._candidates and self._measured is None:
+                    self._finish(learner)
+            elif self._stops:
+                self._finish(learner)
             else:
                 self._call(learner, "step", self._on_step)
         if self._is_paused:
             return
-        if not self._stops and self._term >= 0:
+        if not self._stops and self._term >= 0 and time.monotonic() >= self._draw_at:
             for sampler in self._samplers:
                 if sampler.is_idle and (draw := self._table.next()) is not None:
                     self._draw(sampler, draw)
         evaluator = self._evaluator
         if evaluator is not None and evaluator.is_idle and self._candidates:
             step, path = self._candidates.popleft()
+            self._measured = step
             self._call(
                 evaluator, "evaluate", lambda call: self._on_evaluated(call, step, path), str(path)
             )
 
-    def _evaluates(self) -> bool:
-        return self._evaluator is not None and not self._evaluator.is_idle
+    @property
+    def _is_complete(self) -> bool:
+        return self._version >= self._config.learner.num_steps
+
+    def _finish(self, learner: Hosted) -> None:
+        self._is_finishing = True
+        self._call(learner, "finish", self._on_finished)
 
     def _tick(self) -> None:
         """Look at the queue: what fell out of it, and how it fares."""
@@ -307,6 +317,10 @@ class Driver:
             return  # the learner reopens it, or ends the run
         report_queue(self._meter, self._stats)
         report_workers(self._meter, self._records, num_required=self.workers_required)
+        scoring = {record.metrics_address for record in self._records if record.num_groups}
+        for worker in self._workers:
+            if worker.metrics_address in scoring:
+                worker.deaths_in_a_row = 0
         if again := self._table.reconcile(missing):
             self._log.message(f"{len(again)} micro-batches fell out of the queue: drawn again")
 
@@ -326,7 +340,7 @@ class Driver:
 
     def _restart(self, hosted: Hosted, error: Exception) -> bool:
         """Start a service again that died; False if that is no use any more."""
-        if self._is_finishing and hosted.kind != "learner":
+        if (self._is_finishing or self._stops) and hosted.kind not in ("learner", "evaluator"):
             return False
         try:
             self._fleet.restart(hosted, error)
@@ -340,7 +354,8 @@ class Driver:
             self._stops = True
             self._is_paused = False
             self._state = "draining"
-            self._candidates.clear()
+            if not self._is_complete:
+                self._candidates.clear()
 
     def _fail(self, error: Exception) -> None:
         if self._failure is None:
@@ -358,28 +373,22 @@ class Driver:
             self._num_workers_started += 1
             worker = self._fleet.start(name, "reward_worker")
             self._workers.append(worker)
-            self._run_worker(worker)
+            self._begin(worker)
         while len(self._workers) > self._num_workers_wanted:
             self._fleet.let_go(self._workers.pop())
-
-    def _run_worker(self, worker: Hosted) -> None:
-        self._call(worker, "run", lambda call: self._on_worker_ended(call, worker))
-        self._call(worker, "whereabouts", lambda call: self._on_worker_running(call, worker))
-
-    def _on_worker_running(self, call: Call, worker: Hosted) -> None:
-        with contextlib.suppress(ServiceDied):  # its run says so too
-            worker.tell(self._fleet.result(call))
 
     def _on_worker_ended(self, call: Call, worker: Hosted) -> None:
         try:
             self._fleet.result(call)
         except ServiceDied as error:
             if worker in self._workers and self._restart(worker, error):
-                self._run_worker(worker)
+                self._begin(worker)
         except Exception as error:
             self._fail(error)
         else:
             self._fleet.kill(worker)
+            if worker in self._workers:  # somebody asked the queue to drain it
+                self._workers.remove(worker)
 
     # What calls come to.
 
@@ -409,10 +418,16 @@ class Driver:
         except ServiceDied as error:
             if self._restart(hosted, error):
                 self._begin(hosted)
+        except (QueueUnavailable, WeightsUnavailable) as error:
+            self._log.message(f"{hosted.service.name} cannot begin yet: {first_line(error)}")
+            self._begin(hosted)
         except Exception as error:
             self._fail(error)
         else:
-            hosted.is_idle = True
+            if hosted.kind == "reward_worker":
+                self._call(hosted, "run", lambda call: self._on_worker_ended(call, hosted))
+            else:
+                hosted.is_idle = True
 
     def _on_learner_begun(self, call: Call) -> None:
         learner = self._learner
@@ -423,9 +438,13 @@ class Driver:
             if self._restart(learner, error):
                 self._call(learner, "begin", self._on_learner_begun)
             return
-        except QueueUnavailable as error:
-            self._log.message(f"the learner cannot reach the queue: {first_line(error)}")
-            self._call(learner, "begin", self._on_learner_begun)
+        except (QueueUnavailable, WeightsUnavailable) as error:
+            self._log.message(f"the learner cannot begin yet: {first_line(error)}")
+            if self._stops:  # what its last checkpoint holds is all there is
+                self._fleet.kill(learner)
+                self._is_finishing, self._learner = True, None
+            else:
+                self._call(learner, "begin", self._on_learner_begun)
             return
         except Exception as error:
             self._fail(error)
@@ -450,7 +469,8 @@ class Driver:
         assert learner is not None
         try:
             stepped = self._fleet.result(call)
-        except ServiceDied as error:
+        except (ServiceDied, WeightsUnavailable) as error:
+            # Of a step that could not be published nothing must remain.
             self._term = -1  # nothing is drawn before the next term is known
             if self._restart(learner, error):
                 self._call(learner, "begin", self._on_learner_begun)
@@ -461,8 +481,10 @@ class Driver:
         learner.is_idle = True
         if stepped is None:
             return
-        learner.deaths_in_a_row = 0
         self._version = stepped["version"]
+        if self._version > self._furthest:  # it may die again and again at the same step
+            self._furthest = self._version
+            learner.deaths_in_a_row = 0
         self._table.published(self._version)
         self._record = stepped["record"]
         self._recent.append(self._record)
@@ -489,14 +511,18 @@ class Driver:
     def _on_drawn(self, call: Call, sampler: Hosted, draw: Draw, term: int) -> None:
         try:
             self._fleet.result(call)
-        except ServiceDied as error:
+        except (ServiceDied, DamagedWeights) as error:
             self._lost(draw, term)
             if self._restart(sampler, error):
                 self._begin(sampler)
-        except (QueueUnavailable, LookupError, StaleTerm) as error:
-            # The queue or the weights are on their way back, or the term has just ended.
+        except (QueueUnavailable, WeightsNotFound, WeightsUnavailable) as error:
+            # On their way back: no draw is of use before the next look at the queue.
             self._lost(draw, term)
+            self._draw_at = time.monotonic() + TICK_SECONDS
             self._log.message(f"{sampler.service.name}: {first_line(error)}")
+            sampler.is_idle = True
+        except StaleTerm:
+            self._lost(draw, term)
             sampler.is_idle = True
         except Exception as error:
             self._fail(error)
@@ -512,10 +538,12 @@ class Driver:
 
     def _measure(self, candidate: str | None, *, step: int) -> None:
         """Hand a policy to the evaluator; one that still measures another lets this one go."""
-        if candidate is None or self._stops:
+        if candidate is None or (self._stops and not self._is_complete):
             return
-        is_last = step >= self._config.learner.num_steps
-        if (self._evaluates() or self._candidates) and not is_last and step > 0:
+        waiting = [waiting for waiting, _ in self._candidates]
+        if step in (self._measured, *waiting):
+            return  # of a step that was taken again: the same file, which is still to be read
+        if (self._measured is not None or waiting) and not self._is_complete and step > 0:
             self._evaluations_skipped += 1
             self._meter.count("evaluations_total", outcome="skipped")
             Path(candidate).unlink(missing_ok=True)
@@ -528,6 +556,7 @@ class Driver:
         try:
             metrics = self._fleet.result(call)
         except ServiceDied as error:
+            self._measured = None
             self._candidates.appendleft((step, path))
             if self._restart(evaluator, error):
                 self._begin(evaluator)
@@ -535,6 +564,7 @@ class Driver:
         except Exception as error:
             self._fail(error)
             return
+        self._measured = None
         evaluator.is_idle = True
         evaluator.deaths_in_a_row = 0
         self._log.evaluation(step, metrics)

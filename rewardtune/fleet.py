@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,6 @@ _HOSTS: Mapping[str, type[Any]] = {
 }
 _MAX_DEATHS = 5
 """Of one service in a row without any work done between them: something is wrong with it."""
-_DRAIN_SECONDS = 10.0
 
 
 class RunFailed(RuntimeError):
@@ -95,6 +93,8 @@ class Fleet:
                 f"{name} died {hosted.deaths_in_a_row} times without doing anything in between, "
                 f"last: {error}"
             )
+        # It may only have been cut off; two of it would be one too many.
+        self.kill(hosted)
         hosted.restarts += 1
         self._meter.count("service_restarts_total", service=hosted.kind)
         self._log.message(f"{name} died and is started again: {first_line(error)}")
@@ -116,26 +116,16 @@ class Fleet:
         """As ``Cluster.result``."""
         return self._cluster.result(call)
 
-    def drain(self, worker: Hosted) -> Call:
-        """Ask a reward worker to finish what it holds."""
-        return self._cluster.call(worker.service, "drain")
-
     def let_go(self, worker: Hosted) -> None:
-        """Ask it to finish, and expect nothing more of it."""
-        self._calls[self.drain(worker)] = lambda call: None
+        """Ask a reward worker to finish what it holds, and expect nothing more of it."""
+        self._calls[self._cluster.call(worker.service, "drain")] = lambda call: None
 
     def kill(self, hosted: Hosted) -> None:
         self._cluster.kill(hosted.service)
 
-    def end(self, workers: Iterable[Hosted], others: Iterable[Hosted | None]) -> None:
-        """Workers give back what they hold; nobody else has anything to lose."""
-        workers = list(workers)
-        draining = [self.drain(worker) for worker in workers]
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        while draining and time.monotonic() < deadline:
-            for call in self._cluster.wait(draining, timeout_seconds=0.5):
-                draining.remove(call)
-        for hosted in [*workers, *others]:
+    def end(self, services: Iterable[Hosted | None]) -> None:
+        """Nobody has anything to lose: the next term forgets what reward workers hold."""
+        for hosted in services:
             if hosted is not None:
                 self.kill(hosted)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -28,6 +29,7 @@ from rewardtune.driver import Driver
 from rewardtune.exposed import expose
 from rewardtune.fleet import Placement
 from rewardtune.local import RunResult
+from rewardtune.run_directory import check_run
 from rewardtune.run_log import RunLog
 from rewardtune.service import ControlServer
 from rewardtune.service_settings import ServiceSettings
@@ -65,11 +67,13 @@ def tune_on_ray(
         on_driver: given the driver before it runs: for whoever watches or steers it.
 
     Raises:
-        ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix.
+        ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix. Of a
+            run directory that cannot be gone on with: before anything is started.
         RunFailed: a service cannot be kept alive.
     """
     # The driver computes nothing: it may stand on a node without the GPU that others have.
     parts = assemble(config, on_cpu=True)
+    check_run(parts.config, fork=fork)
     with (
         _ray(parts.config),
         stop_on_signal() as stop,
@@ -144,6 +148,7 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
         try:
             yield driver
         finally:
+            queue.close()
             # At once, so that the next run of this name finds the names free.
             for name in ("queue", "weights"):
                 _end_actor(name, namespace)
@@ -184,7 +189,7 @@ class RayCluster:
 
     def wait(self, calls: Sequence[Call], *, timeout_seconds: float) -> list[Call]:
         if not calls:
-            # Nothing is on its way: the caller's next turn is as soon as it may be.
+            time.sleep(timeout_seconds)
             return []
         done, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_seconds)
         if done:
@@ -195,13 +200,19 @@ class RayCluster:
         try:
             return ray.get(cast("Any", call), timeout=10.0)
         except (ActorDiedError, ActorUnavailableError, RayActorError, GetTimeoutError) as error:
-            raise ServiceDied(str(error)) from error
+            raise ServiceDied(_reason(error)) from error
         except RayTaskError as error:
             cause = error.cause
             raise cause if isinstance(cause, Exception) else error from None
 
     def kill(self, service: Service) -> None:
         ray.kill(cast("_Actor", service).handle)
+
+
+def _reason(error: Exception) -> str:
+    """The line that says it: the last, where Ray reports an exception of a constructor."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if "creation task" in lines[0] else lines[0]
 
 
 def _environment() -> dict[str, str]:

@@ -8,23 +8,28 @@ from typing import Any
 from reward_workers.service import unique_name
 from reward_workers.worker import RewardWorker
 from rewardtune.exposed import expose
-from rewardtune.service_settings import ServiceSettings
+from rewardtune.service_settings import ServiceSettings, unhurried
 from transport.connect import connect_queue
 from transport.metric_table import Role
 
 
 class RewardWorkerHost:
-    """``run`` and ``drain`` are called at the same time."""
+    """``drain`` may be called at any time, also while another call is on."""
 
     def __init__(self, settings: str) -> None:
-        told = ServiceSettings.model_validate_json(settings)
-        config = told.config
-        queue = connect_queue(
-            told.queue, run=config.run_name, lease_seconds=config.cluster.lease_seconds
-        )
-        exposed = expose(config, Role.REWARD_WORKER, health=lambda: self._worker.message)
-        self._metrics_address = exposed.address
-        self._worker = RewardWorker(
+        self._settings = ServiceSettings.model_validate_json(settings)
+        self._worker: RewardWorker | None = None
+        self._is_drained = False
+
+    def begin(self) -> dict[str, Any]:
+        """Connect to the queue; returns pid, metrics_address."""
+        told, config = self._settings, self._settings.config
+        with unhurried():
+            queue = connect_queue(
+                told.queue, run=config.run_name, lease_seconds=config.cluster.lease_seconds
+            )
+        exposed = expose(config, Role.REWARD_WORKER, health=lambda: worker.message)
+        worker = RewardWorker(
             queue,
             config.reward_workers.model_copy(
                 update={"lease_seconds": config.cluster.lease_seconds}
@@ -34,14 +39,18 @@ class RewardWorkerHost:
             metrics=exposed.meter,
             metrics_address=exposed.address,
         )
+        self._worker = worker
+        return {"pid": os.getpid(), "metrics_address": exposed.address}
 
     def run(self) -> int:
         """Until it is drained; returns an exit code."""
+        assert self._worker is not None, "a worker begins before it runs"
+        if self._is_drained:
+            self._worker.drain()
         return self._worker.run()
 
     def drain(self) -> None:
         """Finish what is being scored, give back the rest."""
-        self._worker.drain()
-
-    def whereabouts(self) -> dict[str, Any]:
-        return {"pid": os.getpid(), "metrics_address": self._metrics_address}
+        self._is_drained = True
+        if self._worker is not None:
+            self._worker.drain()

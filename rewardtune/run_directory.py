@@ -10,7 +10,6 @@ RUN/policy.safetensors, RUN/best.safetensors
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from pathlib import Path
 from learner.checkpoint import Checkpoint, clear_unfinished, latest_checkpoint
 from learner.term import claim_term, latest_term
 from rewardtune.config import ConfigError, RunConfig
+
+_CONFIG_NAME = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,17 @@ class RunDirectory:
         return latest_term(self.path) > self.term
 
 
+def check_run(config: RunConfig, *, fork: bool = False) -> None:
+    """Raise what ``open_run`` would, and change nothing.
+
+    Raises:
+        As ``open_run``.
+    """
+    _check_identity(config, fork=fork)
+    run = RunDirectory(path=config.operations.directory, term=-1, checkpoint=None)
+    latest_checkpoint(run.checkpoints, lambda damaged: None)
+
+
 def open_run(config: RunConfig, tell: Callable[[str], None], *, fork: bool = False) -> RunDirectory:
     """Start a run, or take it up where its last good checkpoint stands.
 
@@ -59,26 +71,39 @@ def open_run(config: RunConfig, tell: Callable[[str], None], *, fork: bool = Fal
         fork: go on from the directory's checkpoint although the identity differs.
 
     Raises:
-        ConfigError: the directory holds a run of another identity; lists what differs.
+        ConfigError: the directory holds a run of another identity, or a config that cannot be
+            read; says what differs.
         CheckpointError: there are checkpoints and none of them is whole.
     """
     path = config.operations.directory
-    config_path = path / "config.json"
-    if config_path.exists():
-        earlier = RunConfig.model_validate(json.loads(config_path.read_text()))
-        changes = earlier.diff(config)
-        if changes and not fork:
-            raise ConfigError(
-                f"{path} holds another run, which differs in {'; '.join(changes)}: set "
-                "operations.directory to a new folder, undo the change, or continue from its "
-                "checkpoint under the new config with --fork"
-            )
+    _check_identity(config, fork=fork)
     path.mkdir(parents=True, exist_ok=True)
     term = claim_term(path)
     partial = path / f".config-{term}.json"
     partial.write_text(config.model_dump_json(indent=1))
-    partial.replace(config_path)
+    partial.replace(path / _CONFIG_NAME)
     run = RunDirectory(path=path, term=term, checkpoint=None)
     clear_unfinished(run.checkpoints)
     found = latest_checkpoint(run.checkpoints, tell)
     return RunDirectory(path=path, term=term, checkpoint=found)
+
+
+def _check_identity(config: RunConfig, *, fork: bool) -> None:
+    path = config.operations.directory
+    try:
+        earlier = RunConfig.model_validate_json((path / _CONFIG_NAME).read_text())
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{path / _CONFIG_NAME} cannot be read ({reason}): restore it, or set "
+            "operations.directory to a new folder"
+        ) from None
+    changes = earlier.diff(config)
+    if changes and not fork:
+        raise ConfigError(
+            f"{path} holds another run, which differs in {'; '.join(changes)}: set "
+            "operations.directory to a new folder, undo the change, or continue from its "
+            "checkpoint under the new config with --fork"
+        )

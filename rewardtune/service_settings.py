@@ -1,10 +1,18 @@
-"""What every service of a run is told when it is built."""
+"""What every service of a run is told when it is built, and how it waits for what it needs."""
 
 from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
 from rewardtune.config import RunConfig
+from transport.job_queue import QueueUnavailable
+from transport.weight_store import WeightsUnavailable
+
+_RETRY_SECONDS = 1.0
 
 
 class ServiceSettings(BaseModel):
@@ -21,3 +29,13 @@ class ServiceSettings(BaseModel):
     spec: str
     """What reward workers must know, as JSON."""
     fork: bool = False
+
+
+@contextlib.contextmanager
+def unhurried() -> Iterator[None]:
+    """Let an error of the queue or the store go on after a pause: the driver asks again at once."""
+    try:
+        yield
+    except (QueueUnavailable, WeightsUnavailable):
+        time.sleep(_RETRY_SECONDS)
+        raise

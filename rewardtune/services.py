@@ -6,6 +6,7 @@ error reaches the driver as itself.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -21,11 +22,11 @@ from policies.policy_file import load_policy
 from records import Published
 from rewardtune.assembly import Parts, assemble, build_sampler
 from rewardtune.divergence import kl_divergence
-from rewardtune.exposed import expose
+from rewardtune.exposed import Exposed, expose
 from rewardtune.local import holdout_metrics
 from rewardtune.run_directory import open_run
 from rewardtune.run_state import restore_run, save_run, write_policy
-from rewardtune.service_settings import ServiceSettings
+from rewardtune.service_settings import ServiceSettings, unhurried
 from rewardtune.tuning import TuningLoop, step_record
 from sampler.service import SamplerService
 from transport.connect import connect_queue, connect_weights
@@ -51,24 +52,28 @@ class LearnerHost:
         messages: list[str] = []
         self._parts = assemble(self._settings.config)
         config = self._parts.config
-        self._exposed = expose(config, Role.LEARNER)
+        # Before a term is claimed, which an attempt in vain would waste.
+        with unhurried():
+            queue = connect_queue(
+                self._settings.queue,
+                run=config.run_name,
+                lease_seconds=config.cluster.lease_seconds,
+            )
+            store = connect_weights(self._settings.weights)
         self._run = open_run(config, messages.append, fork=self._settings.fork)
         term = Term(
             number=self._run.term,
             spec=self._settings.spec.encode(),
             capacity=(config.depth + 1) * config.learner.batch_size,
         )
-        queue = connect_queue(
-            self._settings.queue, run=config.run_name, lease_seconds=config.cluster.lease_seconds
-        )
         source = QueueSource(queue, term, patience_seconds=_PATIENCE_SECONDS)
-        store = connect_weights(self._settings.weights)
         self._loop = TuningLoop(self._parts, term=term.number, store=store, source=source)
-        if self._run.checkpoint is None:
-            self._loop.restore({})
-        else:
-            restore_run(self._run, self._loop)
-        source.open(frontier=self._loop.learner.ledger.next_ordinals.start)
+        with unhurried():
+            if self._run.checkpoint is None:
+                self._loop.restore({})
+            else:
+                restore_run(self._run, self._loop)
+            source.open(frontier=self._loop.learner.ledger.next_ordinals.start)
         self._saved = self.version if self._run.checkpoint else None
         self._began = time.perf_counter()
         meter = self._exposed.meter
@@ -83,6 +88,11 @@ class LearnerHost:
             "messages": messages,
             "candidate": self._candidate() if self._run.checkpoint is None else None,
         }
+
+    @functools.cached_property
+    def _exposed(self) -> Exposed:
+        # Once, however often it begins.
+        return expose(self._settings.config, Role.LEARNER)
 
     @property
     def version(self) -> int:
@@ -170,16 +180,16 @@ class SamplerHost:
 
     def begin(self) -> dict[str, Any]:
         parts = assemble(self._settings.config)
-        exposed = expose(parts.config, Role.SAMPLER)
-        self._service = SamplerService(
-            build_sampler(parts),
-            queue=connect_queue(
+        with unhurried():
+            queue = connect_queue(
                 self._settings.queue,
                 run=parts.config.run_name,
                 lease_seconds=parts.config.cluster.lease_seconds,
-            ),
-            store=connect_weights(self._settings.weights),
-            meter=exposed.meter,
+            )
+            store = connect_weights(self._settings.weights)
+        exposed = expose(parts.config, Role.SAMPLER)
+        self._service = SamplerService(
+            build_sampler(parts), queue=queue, store=store, meter=exposed.meter
         )
         return {"pid": os.getpid(), "metrics_address": exposed.address}
 

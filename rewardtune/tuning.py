@@ -6,6 +6,7 @@ consuming it publishes version ``b + 1``. Axes: G groups, S rollouts.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +22,7 @@ from records import CanaryLogProbs, PackedWeights, Published, ScoredGroup, Weigh
 from records.weights import contiguous
 from rewardtune.assembly import Parts, data_order, sampler_policy
 from tasks.batch import images_in_view
-from transport.weight_store import WeightStore
+from transport.weight_store import WeightStore, WeightsUnavailable
 
 _WATCHED_EVERY = 10
 """Published versions from one with a canary to the next."""
@@ -64,7 +65,8 @@ class TuningLoop:
         collected = self._source.collect(self.learner.ledger.next_ordinals)
         if collected is None:
             # It may be late because a sampler misses weights that their store has lost.
-            self._store.reassert()
+            with contextlib.suppress(WeightsUnavailable):
+                self._store.reassert()
             return None
         scored = collected.scored
         started = time.perf_counter()
