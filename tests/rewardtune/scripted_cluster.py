@@ -1,0 +1,220 @@
+"""A cluster without processes: services are fakes that answer at once, and die when told to.
+
+What they do is real as far as the driver can tell: samplers put into a job queue, the learner
+consumes its results, and between two turns of the driver whatever is queued is scored.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rewardtune.cluster import Call, Service, ServiceDied
+from rewardtune.config import RunConfig
+from transport.job_queue import Failure, FailureKind, JobQueue, Term, WorkerRecord
+
+Fault = Callable[[str, str, int], Exception | None]
+"""Given the service's name, the method and how often that was called: what goes wrong, if any."""
+
+
+@dataclass(slots=True, eq=False)
+class ScriptedService:
+    name: str
+    kind: str
+    is_dead: bool = False
+    is_drained: bool = False
+    is_running: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ScriptedCall:
+    service: ScriptedService
+    method: str
+    answer: Any = None
+    error: Exception | None = None
+    is_over: bool = True
+
+
+@dataclass(slots=True)
+class ScriptedCluster:
+    """Implements ``cluster.Cluster`` in the driver's thread."""
+
+    config: RunConfig
+    queue: JobQueue
+    fault: Fault = lambda name, method, number: None
+    fails: Callable[[int], bool] = lambda ordinal: False
+    """Whether scoring this ordinal fails, each time."""
+    saved: int = 0
+    """Version of the last checkpoint."""
+    measured: list[str] = field(default_factory=list)
+    """Contents of the candidates that were evaluated, at that time."""
+    drawn: list[tuple[int, int, int]] = field(default_factory=list)
+    """Term, policy version and first ordinal of each draw that was tried."""
+    taken: list[int] = field(default_factory=list)
+    """Versions that steps led to, those taken again included."""
+    num_calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    num_scored: int = 0
+    evaluations_may_end: threading.Event = field(default_factory=threading.Event)
+    services: list[ScriptedService] = field(default_factory=list)
+    _pending: list[ScriptedCall] = field(default_factory=list)
+    _term: int = -1
+    version: int = 0
+    """Of the learner."""
+
+    def start(
+        self, name: str, build: type[Any], settings: str, *, num_cpus: int, num_gpus: float
+    ) -> Service:
+        service = ScriptedService(name, build.__name__.removesuffix("Host"))
+        self.services.append(service)
+        return service
+
+    def call(self, service: Service, method: str, *arguments: Any) -> Call:
+        assert isinstance(service, ScriptedService)
+        call = ScriptedCall(service, method)
+        number = self.num_calls[service.name, method] = self.num_calls[service.name, method] + 1
+        fault = self.fault(service.name, method, number)
+        if isinstance(fault, ServiceDied):
+            service.is_dead = True
+        if service.is_dead:
+            call.error = fault or ServiceDied(f"{service.name} is gone")
+        elif fault is not None:
+            call.error = fault
+        else:
+            self._do(call, *arguments)
+        return call
+
+    def wait(self, calls: Sequence[Call], *, timeout_seconds: float) -> list[Call]:
+        self._score()
+        waiting = [call for call in calls if isinstance(call, ScriptedCall)]
+        for call in waiting:
+            self._look_again(call)
+        over: list[Call] = [call for call in waiting if call.is_over]
+        if not over:
+            time.sleep(0.001)
+        return over
+
+    def result(self, call: Call) -> Any:
+        assert isinstance(call, ScriptedCall)
+        if call.error is not None:
+            raise call.error
+        return call.answer
+
+    def kill(self, service: Service) -> None:
+        assert isinstance(service, ScriptedService)
+        service.is_dead = True
+
+    @property
+    def num_alive(self) -> int:
+        return sum(not service.is_dead for service in self.services)
+
+    def _do(self, call: ScriptedCall, *arguments: Any) -> None:
+        match call.service.kind, call.method:
+            case "Learner", "begin":
+                call.answer = self._begin()
+            case "Learner", "step":
+                call.answer = self._step()
+            case "Learner", "save" | "finish":
+                self.saved = self.version
+            case _, "begin":
+                address = f"{call.service.name}:{id(call.service)}"
+                call.answer = {"pid": os.getpid(), "metrics_address": address}
+            case "Sampler", "draw":
+                self._draw(*arguments)
+            case "Evaluator", "evaluate":
+                call.answer, call.is_over = arguments[0], False
+            case "RewardWorker", "run":
+                call.service.is_running, call.is_over = True, False
+            case "RewardWorker", "drain":
+                call.service.is_drained = True
+
+    def _look_again(self, call: ScriptedCall) -> None:
+        if call.is_over:
+            return
+        if call.service.is_dead:
+            call.error, call.is_over = ServiceDied(f"{call.service.name} is gone"), True
+        elif call.method == "run" and call.service.is_drained:
+            call.answer, call.is_over = 0, True
+        elif call.method == "evaluate" and self.evaluations_may_end.is_set():
+            self.measured.append(Path(call.answer).read_text())
+            call.answer, call.is_over = {"map": float(len(self.measured))}, True
+
+    def _begin(self) -> dict[str, Any]:
+        self._term += 1
+        self.version = self.saved
+        batch_size = self.config.learner.batch_size
+        capacity = (self.config.depth + 1) * batch_size
+        term = Term(self._term, b"spec", capacity)
+        self.queue.open_term(term, frontier=self.version * batch_size)
+        return {
+            "term": self._term,
+            "version": self.version,
+            "pid": os.getpid(),
+            "metrics_address": "",
+            "messages": [],
+            "candidate": None if self.saved else self._candidate(),
+        }
+
+    def _step(self) -> dict[str, Any] | None:
+        size = self.config.learner.batch_size
+        ordinals = range(self.version * size, (self.version + 1) * size)
+        results = self.queue.results(self._term, ordinals)
+        if len(results) < size:
+            return None
+        self.version += 1
+        self.taken.append(self.version)
+        self.queue.consume(self._term, before=ordinals.stop)
+        if self.version % self.config.operations.checkpoint_every == 0:
+            self.saved = self.version
+        every = self.config.evaluation.every_steps
+        is_due = self.version == self.config.learner.num_steps or (
+            every is not None and self.version % every == 0
+        )
+        return {
+            "version": self.version,
+            "record": {"step": self.version, "seconds": 0.1, "is_skipped": 0.0},
+            "num_invalid": sum(result.dead is not None for result in results.values()),
+            "candidate": self._candidate() if is_due else None,
+        }
+
+    def _candidate(self) -> str | None:
+        if self.config.data.holdout is None:
+            return None
+        path = self.config.operations.directory / f"candidate-{self.version}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(self.version))
+        return str(path)
+
+    def _draw(self, term: int, policy_version: int, first: int, num_groups: int) -> None:
+        assert policy_version <= self.version, "drawn before its weights were published"
+        self.drawn.append((term, policy_version, first))
+        for ordinal in range(first, first + num_groups):
+            self.queue.put(term, ordinal, b"group %d" % ordinal)
+
+    def _score(self) -> None:
+        workers = [s for s in self.services if s.is_running and not s.is_dead]
+        if not workers or self._term < 0:
+            return
+        name = workers[0].name
+        for job in self.queue.lease(name, reward_digest="", max_jobs=100, timeout_seconds=0.0):
+            if self.fails(job.ordinal):
+                self.queue.fail(job, name, Failure(FailureKind.EXCEPTION, "beyond me"))
+            else:
+                self.queue.commit(job, name, b"scored " + job.body)
+            self.num_scored += 1
+        for worker in workers:
+            record = WorkerRecord(
+                worker=worker.name,
+                reward_digest="",
+                dataset_digest="",
+                state="ready",
+                num_scorers=1,
+                metrics_address=f"{worker.name}:{id(worker)}",
+                num_groups=self.num_scored,
+            )
+            self.queue.heartbeat(record, ttl_seconds=60.0)

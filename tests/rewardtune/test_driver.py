@@ -1,0 +1,301 @@
+"""What the driver does about services that die, a queue that goes away, and people who steer it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewardtune import driver as driver_module
+from rewardtune.cluster import ServiceDied
+from rewardtune.driver import Driver
+from rewardtune.fleet import Placement, RunFailed
+from rewardtune.local import RunResult
+from tests.rewardtune.scripted_cluster import Fault, ScriptedCluster
+from tests.rewardtune.tiny_run import tiny_tune
+from transport.job_queue import QueueUnavailable
+from transport.memory_queue import MemoryJobQueue
+from transport.term import StaleTerm
+from transport.weight_store import DamagedWeights, WeightsNotFound, WeightsUnavailable
+
+NUM_STEPS, BATCH, MICRO = 6, 8, 4
+
+
+@pytest.fixture(autouse=True)
+def _a_look_at_the_queue_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "TICK_SECONDS", 0.0)
+
+
+class _Log:
+    """Keeps what it hears, and calls a function after each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.messages: list[str] = []
+        self.evaluations: list[int] = []
+        self.on_step: Callable[[int], None] = lambda step: None
+        self.on_message: Callable[[str], None] = lambda text: None
+
+    def step(self, record: Mapping[str, float]) -> None:
+        self.steps.append(int(record["step"]))
+        self.on_step(int(record["step"]))
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.evaluations.append(step)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+        self.on_message(text)
+
+    def close(self) -> None: ...
+
+
+class _Run:
+    """One run over a scripted cluster."""
+
+    def __init__(
+        self, directory: Path, *, has_holdout: bool = False, num_workers: int = 2, **changes: Any
+    ) -> None:
+        config = tiny_tune(directory / "data", directory / "policy", directory / "run", **changes)
+        if not has_holdout:
+            data = config.data.model_copy(update={"holdout": None})
+            config = config.model_copy(update={"data": data})
+        self.log = _Log()
+        self.queue = MemoryJobQueue()
+        self.cluster = ScriptedCluster(config, self.queue)
+        self.driver = Driver(
+            config,
+            self.log,
+            cluster=self.cluster,
+            queue=self.queue,
+            placement=Placement(
+                settings="",
+                num_samplers=2,
+                num_reward_workers=num_workers,
+                num_cpus={},
+                num_gpus={},
+            ),
+        )
+
+    def go(self, fault: Fault | None = None) -> RunResult:
+        if fault is not None:
+            self.cluster.fault = fault
+        result = self.driver.run(lambda: False)
+        assert self.cluster.num_alive == 0
+        return result
+
+
+def once(name: str, method: str, error: Exception, *, number: int = 3) -> Fault:
+    def fault(service: str, called: str, so_often: int) -> Exception | None:
+        is_it = service == name and called == method and so_often == number
+        return error if is_it else None
+
+    return fault
+
+
+def learner_dies_once(run: _Run, *, after: list[int]) -> Fault:
+    deaths = [ServiceDied("killed")]
+
+    def fault(service: str, method: str, number: int) -> Exception | None:
+        is_time = method == "step" and run.cluster.taken == after
+        return deaths.pop() if is_time and deaths else None
+
+    return fault
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_every_micro_batch_is_drawn_once_with_the_version_of_its_batch(
+    tmp_path: Path, depth: int
+) -> None:
+    run = _Run(tmp_path, depth=depth)
+    assert run.go().is_finished
+    assert run.log.steps == list(range(1, NUM_STEPS + 1))
+    assert sorted(run.cluster.drawn, key=lambda draw: draw[2]) == [
+        (0, max(0, first // BATCH - depth), first) for first in range(0, NUM_STEPS * BATCH, MICRO)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "restarts"),
+    [
+        (ServiceDied("killed"), 1),
+        (DamagedWeights("not as published"), 1),
+        (QueueUnavailable("away"), 0),
+        (WeightsUnavailable("away"), 0),
+        (WeightsNotFound("not there"), 0),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_draw_that_failed_is_done_again(tmp_path: Path, error: Exception, restarts: int) -> None:
+    run = _Run(tmp_path)
+    assert run.go(once("sampler-0", "draw", error)).is_finished
+    status = run.driver.status()
+    assert run.log.steps == list(range(1, NUM_STEPS + 1))
+    assert status["redraws"] == 1
+    assert {s["name"]: s["restarts"] for s in status["services"]}["sampler-0"] == restarts
+
+
+def test_while_the_queue_is_away_nobody_draws_in_a_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "TICK_SECONDS", 0.1)
+    run = _Run(tmp_path)
+
+    def away(service: str, method: str, number: int) -> Exception | None:
+        is_away = method == "draw" and number <= 2
+        return QueueUnavailable("away") if is_away else None
+
+    assert run.go(away).is_finished
+    assert run.driver.status()["redraws"] == 4
+    assert len([m for m in run.log.messages if "away" in m]) == 4
+
+
+def test_a_service_that_meets_no_queue_at_its_start_begins_later(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+
+    def away(service: str, method: str, number: int) -> Exception | None:
+        return QueueUnavailable("away") if method == "begin" and number <= 2 else None
+
+    assert run.go(away).is_finished
+    assert len([m for m in run.log.messages if "cannot begin yet: away" in m]) == 5 * 2
+
+
+def test_the_learner_goes_on_from_its_checkpoint_in_another_term(tmp_path: Path) -> None:
+    run = _Run(tmp_path, operations={"checkpoint_every": 2})
+    assert run.go(learner_dies_once(run, after=[1, 2, 3])).is_finished
+    assert run.cluster.taken == [1, 2, 3, 3, 4, 5, 6]
+    drawn_twice = {draw[2] for draw in run.cluster.drawn if draw[0] == 1} & {
+        draw[2] for draw in run.cluster.drawn if draw[0] == 0
+    }
+    # From the checkpoint on, as far as the depth had let the dead one's term come.
+    assert drawn_twice == set(range(2 * BATCH, 5 * BATCH, MICRO))
+    assert len({draw[1:] for draw in run.cluster.drawn}) == NUM_STEPS * BATCH // MICRO
+
+
+def test_a_step_that_could_not_be_published_is_taken_again(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+    assert run.go(once("learner", "step", WeightsUnavailable("away"))).is_finished
+    assert run.driver.status()["term"] == 1
+
+
+def test_a_learner_that_always_dies_at_one_step_ends_the_run(tmp_path: Path) -> None:
+    run = _Run(tmp_path, operations={"checkpoint_every": 2})
+
+    def always(service: str, method: str, number: int) -> Exception | None:
+        is_time = method == "step" and run.cluster.version == 3
+        return ServiceDied("out of memory") if is_time else None
+
+    with pytest.raises(RunFailed, match="learner died 6 times .* out of memory"):
+        run.go(always)
+    assert run.cluster.taken == [1, 2, *[3] * 6]
+
+
+def test_a_learner_that_was_taken_over_ends_the_run(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+    with pytest.raises(StaleTerm, match="taken over"):
+        run.go(once("learner", "step", StaleTerm("term 0 was taken over")))
+
+
+def test_reward_workers_may_die_often_if_they_score_in_between(tmp_path: Path) -> None:
+    run = _Run(tmp_path, num_workers=1, learner={"num_steps": 12})
+    deaths = 0
+
+    def kill(step: int) -> None:
+        nonlocal deaths
+        # Not before the driver has seen that this one scores.
+        if run.driver.status()["reward_workers"]:
+            deaths += 1
+            for service in run.cluster.services:
+                service.is_dead = service.is_dead or service.kind == "RewardWorker"
+
+    run.log.on_step = kill
+    assert run.go().is_finished
+    assert deaths > 6
+
+
+def test_reward_workers_that_die_before_they_score_end_the_run(tmp_path: Path) -> None:
+    def always(service: str, method: str, number: int) -> Exception | None:
+        return ServiceDied("no such task") if method == "run" else None
+
+    run = _Run(tmp_path)
+    with pytest.raises(RunFailed, match=r"reward-worker-\d died 6 times .* no such task"):
+        run.go(always)
+
+
+def test_a_reward_worker_that_somebody_drained_is_replaced(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+
+    def drain(step: int) -> None:
+        if step == 2:
+            first = next(s for s in run.cluster.services if s.kind == "RewardWorker")
+            first.is_drained = True
+
+    run.log.on_step = drain
+    assert run.go().is_finished
+    workers = [s for s in run.driver.status()["services"] if s["kind"] == "reward_worker"]
+    assert {worker["name"] for worker in workers} >= {"reward-worker-1"}
+    assert {worker["name"] for worker in workers}.isdisjoint({"reward-worker-0"})
+
+
+def test_too_many_invalid_groups_pause_the_run_until_somebody_decides(tmp_path: Path) -> None:
+    run = _Run(tmp_path, learner={"num_steps": 40})
+    run.cluster.fails = lambda ordinal: ordinal >= 2 * BATCH
+
+    def decide(text: str) -> None:
+        if "paused" in text:
+            assert run.driver.status()["state"] == "paused"
+            run.driver.drain()
+
+    run.log.on_message = decide
+    assert not run.go().is_finished
+    # Two good batches, then three of the window of four.
+    assert run.log.steps == [1, 2, 3, 4, 5]
+    assert run.cluster.saved == 5
+    letters = [letter.ordinal for letter in run.driver.dead_letters()]
+    assert letters[: 3 * BATCH] == list(range(2 * BATCH, 5 * BATCH))
+
+
+def test_a_drain_ends_a_run_whose_learner_cannot_begin(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+
+    def away(service: str, method: str, number: int) -> Exception | None:
+        if service == "learner" and number == 3:
+            run.driver.drain()
+        return QueueUnavailable("away") if service == "learner" else None
+
+    assert not run.go(away).is_finished
+    assert run.driver.status()["state"] == "stopped"
+
+
+def test_a_drain_does_not_wait_for_an_evaluation(tmp_path: Path) -> None:
+    run = _Run(tmp_path, has_holdout=True)
+    run.log.on_step = lambda step: run.driver.drain() if step == 2 else None
+    assert not run.go().is_finished
+    assert run.cluster.measured == []
+    assert run.cluster.saved >= 2
+
+
+def test_the_last_policy_is_measured_before_the_run_ends(tmp_path: Path) -> None:
+    run = _Run(tmp_path, has_holdout=True)
+    run.log.on_step = lambda step: run.cluster.evaluations_may_end.set() if step == 6 else None
+    assert run.go().is_finished
+    assert run.log.evaluations == [0, 6]
+    assert run.cluster.measured == ["0", "6"]
+
+
+def test_a_policy_that_waits_to_be_measured_outlives_the_learners_restart(tmp_path: Path) -> None:
+    run = _Run(
+        tmp_path,
+        has_holdout=True,
+        evaluation={"every_steps": 2},
+        operations={"checkpoint_every": 100},
+        learner={"num_steps": 4},
+    )
+
+    run.log.on_step = lambda step: run.cluster.evaluations_may_end.set() if step == 4 else None
+    # By then version 0 is being measured, and is offered once more.
+    assert run.go(learner_dies_once(run, after=[1, 2])).is_finished
+    assert run.cluster.taken == [1, 2, 1, 2, 3, 4]
+    assert run.cluster.measured == ["0", "4"]
