@@ -9,12 +9,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from rewardtune.config import RunConfig
+from learner.checkpoint import CheckpointError
+from learner.ledger import Ledger
+from learner.source import QueueSource
+from policies.weights import pack_weights
+from records import Group, Published, Score, ScoredGroup
+from reward_workers.score import score_group
+from rewardtune import local
+from rewardtune.assembly import assemble, data_order
+from rewardtune.config import ConfigError, OperationsConfig, RunConfig
 from rewardtune.driver import Driver
 from rewardtune.launch import tune_on_ray
 from rewardtune.local import pretrain, tune
+from rewardtune.run_directory import RunDirectory
+from rewardtune.run_state import save_run
+from rewardtune.tuning import TuningLoop
 from tests.rewardtune.tiny_run import (
     SILENT,
     tiny_config,
@@ -22,6 +35,10 @@ from tests.rewardtune.tiny_run import (
     weight_digest,
     write_tiny_digits,
 )
+from transport.connect import connect_queue, connect_weights
+from transport.job_queue import DeadLetter, Term
+from transport.term import StaleTerm
+from transport.wire import group_from_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,10 +85,19 @@ class _Log:
     def close(self) -> None: ...
 
 
-def config_of(data: Path, pretrained: Path, directory: Path, **changes: Any) -> RunConfig:
-    cluster = {"num_samplers": 2, "num_reward_workers": 2, "lease_seconds": 2, "metrics_port": 0}
+def config_of(
+    data: Path, pretrained: Path, directory: Path, *, num_each: int = 1, **changes: Any
+) -> RunConfig:
+    """Without a holdout set: an evaluator would be one more process to wait for."""
+    cluster = {
+        "num_samplers": num_each,
+        "num_reward_workers": num_each,
+        "lease_seconds": 2,
+        "metrics_port": 0,
+    }
     defaults = {"compute": {"threads": 1}, "cluster": cluster, "learner": {"num_steps": 12}}
-    return tiny_tune(data, pretrained, directory, **{**defaults, **changes})
+    config = tiny_tune(data, pretrained, directory, **{**defaults, **changes})
+    return config.model_copy(update={"data": config.data.model_copy(update={"holdout": None})})
 
 
 def final_state(directory: Path) -> dict[str, Any]:
@@ -84,15 +110,17 @@ def test_a_sampler_a_reward_worker_and_the_learner_are_killed_and_nothing_shows(
     data: Path, pretrained: Path, tmp_path: Path, ray_session: None
 ) -> None:
     victims = {3: "sampler", 5: "reward_worker", 8: "learner"}
+    config = config_of(data, pretrained, tmp_path / "ray", num_each=2)
 
     def kill(driver: Driver, step: int) -> None:
         if (kind := victims.pop(step, None)) is not None:
             services = driver.status()["services"]
             os.kill(next(s["pid"] for s in services if s["kind"] == kind), signal.SIGKILL)
+        elif step == 10:
+            a_learner_of_an_earlier_term_can_do_no_harm(config)
 
     undisturbed = tune(config_of(data, pretrained, tmp_path / "local"), SILENT)
     log = _Log(kill)
-    config = config_of(data, pretrained, tmp_path / "ray")
     result = tune_on_ray(config, log, on_driver=log.take)
     assert result.is_finished
     assert victims == {}
@@ -106,15 +134,67 @@ def test_a_sampler_a_reward_worker_and_the_learner_are_killed_and_nothing_shows(
     assert state["ledger"]["invalid"] == state["ledger"]["skipped"] == []
 
 
+def a_learner_of_an_earlier_term_can_do_no_harm(config: RunConfig) -> None:
+    """One that was thought dead is back, beside the one that has taken over."""
+    zombie = Term(number=0, spec=b"", capacity=2 * config.learner.batch_size)
+    namespace = f"ray://rewardtune-{config.run_name}"
+    queue = connect_queue(f"{namespace}/queue", run=config.run_name, lease_seconds=2)
+    store = connect_weights(f"{namespace}/weights")
+    weights = pack_weights(torch.nn.Linear(2, 2), dtype=torch.float32)
+    with pytest.raises(StaleTerm):
+        QueueSource(queue, zombie, patience_seconds=1).consumed(before=1000)
+    with pytest.raises(StaleTerm):
+        queue.put(zombie.number, 1000, b"")
+    with pytest.raises(StaleTerm):
+        store.publish(Published(zombie.number, 99), weights)
+    run = RunDirectory(config.operations.directory, term=zombie.number, checkpoint=None)
+    parts = assemble(config)
+    source = QueueSource(queue, zombie, patience_seconds=1)
+    loop = TuningLoop(parts, term=zombie.number, store=store, source=source)
+    with pytest.raises(RuntimeError, match="another process has taken over"):
+        save_run(parts, run, loop)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "said"),
+    [
+        ("another seed", ConfigError, "holds another run, which differs in seed: 5 -> 6"),
+        ("config.json", ConfigError, "config.json cannot be read"),
+        ("checkpoints", CheckpointError, "every checkpoint in .* is damaged"),
+    ],
+)
+def test_a_directory_that_cannot_be_gone_on_with_is_refused_before_anything_starts(
+    data: Path, pretrained: Path, tmp_path: Path, damage: str, error: type[Exception], said: str
+) -> None:
+    directory = tmp_path / "run"
+    tune(config_of(data, pretrained, directory, learner={"num_steps": 2}), SILENT)
+    if damage == "config.json":
+        (directory / damage).write_text("{")
+    for state in directory.glob("checkpoints/*/state.json") if damage == "checkpoints" else ():
+        state.write_text("{}")
+    changes = {"seed": 6} if damage == "another seed" else {}
+    before = sorted(directory.rglob("*"))
+    log = _Log()
+    with pytest.raises(error, match=said):
+        tune_on_ray(
+            config_of(data, pretrained, directory, learner={"num_steps": 2}, **changes),
+            log,
+            on_driver=log.take,
+        )
+    assert log.driver is None
+    assert sorted(directory.rglob("*")) == before
+
+
 def test_a_run_that_was_drained_goes_on_to_the_same_weights(
     data: Path, pretrained: Path, tmp_path: Path, ray_session: None
 ) -> None:
     def drain(driver: Driver, step: int) -> None:
-        if step == 5:
+        if step == 3:
             driver.drain()
 
-    undisturbed = tune(config_of(data, pretrained, tmp_path / "local", depth=0), SILENT)
-    config = config_of(data, pretrained, tmp_path / "drained", depth=0)
+    short: dict[str, Any] = {"depth": 0, "learner": {"num_steps": 8}}
+    undisturbed = tune(config_of(data, pretrained, tmp_path / "local", **short), SILENT)
+    config = config_of(data, pretrained, tmp_path / "drained", **short)
     first, second = _Log(drain), _Log()
     assert not tune_on_ray(config, first, on_driver=first.take).is_finished
     assert tune_on_ray(config, second, on_driver=second.take).is_finished
@@ -125,7 +205,11 @@ def test_a_run_that_was_drained_goes_on_to_the_same_weights(
 
 
 def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
-    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
+    data: Path,
+    pretrained: Path,
+    tmp_path: Path,
+    ray_session: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = config_of(
         data,
@@ -134,15 +218,47 @@ def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
         task="tests.rewardtune.refuses_one",
         learner={"num_steps": 4},
     )
-    letters: list[int] = []
+    letters: list[DeadLetter] = []
 
     def look(driver: Driver, step: int) -> None:
         if step == 4:
-            letters.extend(letter.ordinal for letter in driver.dead_letters())
+            letters.extend(driver.dead_letters())
 
     log = _Log(look)
     assert tune_on_ray(config, log, on_driver=log.take).is_finished
-    invalid = final_state(tmp_path / "run")["ledger"]["invalid"]
-    assert len(invalid) >= 1
-    assert set(invalid) <= set(letters)
-    assert len(invalid) < 4 * config.learner.batch_size
+    ledger = Ledger.from_state(final_state(tmp_path / "run")["ledger"])
+    order = data_order(assemble(config))
+    is_seven = [
+        group_from_bytes(letter.body).example == order.entry(letter.ordinal).example
+        for letter in letters
+    ]
+    assert ledger.invalid == [letter.ordinal for letter in letters] != []
+    assert all(is_seven)
+    assert len({order.entry(letter.ordinal).example for letter in letters}) == 1
+    assert {failure.message for letter in letters for failure in letter.failures} == {
+        "RuntimeError: image 7 is beyond me"
+    }
+    num_lost = len(ledger.invalid) + len(ledger.skipped)
+    assert ledger.num_admitted == 4 * config.learner.batch_size == ledger.num_trained + num_lost
+    # In one process, where somebody else says that these groups are not valid.
+    monkeypatch.setattr(local, "score_group", _score_or_invalid)
+    directory = tune(config.model_copy(update={"operations": _elsewhere(config)}), SILENT).directory
+    assert final_state(directory)["ledger"] == ledger.to_state()
+    assert weight_digest(tmp_path / "run/policy.safetensors") == weight_digest(
+        directory / "policy.safetensors"
+    )
+
+
+def _score_or_invalid(group: Group, **told: Any) -> ScoredGroup:
+    try:
+        return score_group(group, **told)
+    except RuntimeError:
+        nothing_S = np.full(len(group.tokens_ST), np.nan)
+        return ScoredGroup(group=group, score=Score(reward_S=nothing_S, is_valid=False))
+
+
+def _elsewhere(config: RunConfig) -> OperationsConfig:
+    directory = config.operations.directory
+    return config.operations.model_copy(
+        update={"directory": directory.with_name(f"{directory.name}-elsewhere")}
+    )
