@@ -54,8 +54,12 @@ check: install
 protos: install
 	@$(BIN)/python -m protos.generate
 
-bench: install
+bench: .venv/.peers
 	@$(BIN)/python -m bench
+
+.venv/.peers: .venv/.installed
+	@$(BIN)/python -m pip install -qq --no-input -e '.[peers]'
+	@touch $@
 
 crash-equivalence: install
 	@$(BIN)/python -m bench.crash_equivalence

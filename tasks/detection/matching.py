@@ -12,16 +12,16 @@ C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.detection.codec import TOKENS_PER_BOX, Boxes, DetectionCodec
 from tasks.detection.reward import CORRECT_THRESHOLD, IOU_EPSILON, check_thresholds
+from tasks.kernel import compiled, plain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,12 +140,12 @@ def match_batch(
     )
     return BatchMatch(
         *_match(
-            _plain(token_SP6, np.int32),
-            _plain(image_S, np.int64),
-            _plain(targets.level_G4, np.int32),
-            _plain(targets.label_G, np.int32),
-            _plain(targets.offset_I, np.int64),
-            _plain(class_weight_C, np.float64),
+            plain(token_SP6, np.int32),
+            plain(image_S, np.int64),
+            plain(targets.level_G4, np.int32),
+            plain(targets.label_G, np.int32),
+            plain(targets.offset_I, np.int64),
+            plain(class_weight_C, np.float64),
             np.array(iou_thresholds, dtype=np.float64),
             float(correct_threshold),
             codec.first_level,
@@ -169,27 +169,7 @@ def warm_up() -> None:
     )
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _compiled(function: F) -> F:
-    try:
-        return cast(F, numba.njit(function, cache=True, nogil=True))
-    except RuntimeError:
-        # Neither the package's folder nor the home directory is writable, as in a hardened
-        # container: compile in every process instead.
-        return cast(F, numba.njit(function, nogil=True))
-
-
-def _plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    # Numba compiles anew for arrays that are read-only or strided, as those off the wire are.
-    return np.require(array, dtype, ["C_CONTIGUOUS", "WRITEABLE", "ALIGNED"])
-
-
-# Only arguments, no module constants below: numba's cache would not notice that one changed.
-
-
-@_compiled
+@compiled
 def _nearest(
     y0: int,
     x0: int,
@@ -219,7 +199,7 @@ def _nearest(
     return nearest, best_iou
 
 
-@_compiled
+@compiled
 def _match(
     token_SP6: NDArray[np.int32],
     image_S: NDArray[np.int64],

@@ -6,7 +6,6 @@ Axes: I images, S sequences of an image, K thresholds.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.detection.codec import Boxes, DetectionCodec
-from tasks.detection.matching import BatchMatch, Targets, _compiled, _match, match_batch, warm_up
+from tasks.detection.matching import BatchMatch, Targets, _match, match_batch, warm_up
 from tasks.detection.reward import (
     MAP_THRESHOLDS,
     class_weights,
@@ -287,14 +286,6 @@ def test_integers_wider_than_tokens_are_clipped_not_wrapped() -> None:
         iou_thresholds=(0.5,),
     )
     assert match.matched_SK.item() == len(present)
-
-
-def test_the_kernel_compiles_where_no_cache_can_be_written() -> None:
-    # Numba finds no place to cache a function that has no file: the same error as in a
-    # container whose file system is read-only.
-    namespace: dict[str, Any] = {}
-    exec("def double(x):\n    return 2 * x", namespace)
-    assert _compiled(namespace["double"])(21) == 42
 
 
 def test_warming_up_leaves_nothing_to_compile() -> None:
