@@ -35,4 +35,6 @@ def plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
 
     Numba compiles anew for arrays that are read-only or strided, as those off the wire are.
     """
+    if array.dtype == dtype and array.flags.carray:
+        return array  # np.require takes longer to say so than a small kernel runs
     return np.require(array, dtype, ["C_CONTIGUOUS", "WRITEABLE", "ALIGNED"])

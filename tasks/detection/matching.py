@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,18 @@ class Targets:
     """One more entry than there are images."""
 
     def __post_init__(self) -> None:
-        # The kernel follows these numbers without looking: it must not leave the arrays.
-        offset_I, num_targets = self.offset_I, len(self.label_G)
+        num_targets = len(self.label_G)
         if self.level_G4.shape != (num_targets, 4):
             raise ValueError(f"level_G4 must be [{num_targets}, 4], got {self.level_G4.shape}")
-        if len(offset_I) == 0 or offset_I[0] != 0 or offset_I[-1] != num_targets:
-            raise ValueError(f"offset_I must run from 0 to {num_targets}, got {offset_I}")
-        if np.any(np.diff(offset_I) < 0) or np.any(self.label_G < 0):
-            raise ValueError("offset_I must not fall and label_G must not be negative")
+        # The kernel follows these numbers without looking: it must not leave the arrays.
+        object.__setattr__(self, "level_G4", plain(self.level_G4, np.int32))
+        object.__setattr__(self, "label_G", plain(self.label_G, np.int32))
+        object.__setattr__(self, "offset_I", plain(self.offset_I, np.int64))
+        if not _is_sound(self.label_G, self.offset_I):
+            raise ValueError(
+                f"offset_I must run from 0 to {num_targets} without falling and label_G must not "
+                f"be negative, got {self.offset_I.tolist()} and {self.label_G.tolist()}"
+            )
 
     @staticmethod
     def of(images: Sequence[Boxes], codec: DetectionCodec) -> Targets:
@@ -50,14 +55,26 @@ class Targets:
         Raises:
             ValueError: a coordinate outside [0, 1], or a negative class.
         """
-        kept = [boxes[boxes.is_present_N] for boxes in images]
-        label_G = np.concatenate([np.zeros(0, np.int64), *(boxes.label_N for boxes in kept)])
-        yxyx_G4 = np.concatenate([np.zeros((0, 4)), *(boxes.yxyx_N4 for boxes in kept)])
-        return Targets(
-            level_G4=codec.levels(yxyx_G4).astype(np.int32),
-            label_G=label_G.astype(np.int32),
-            offset_I=np.cumsum([0, *(len(boxes) for boxes in kept)], dtype=np.int64),
+        if len(images) == 1:
+            yxyx_N4, label_N = images[0].yxyx_N4, images[0].label_N
+            confidence_N = images[0].confidence_N
+        else:
+            yxyx_N4 = np.concatenate([np.zeros((0, 4)), *(boxes.yxyx_N4 for boxes in images)])
+            label_N = np.concatenate([np.zeros(0, int), *(boxes.label_N for boxes in images)])
+            confidence_N = np.concatenate(
+                [np.zeros(0, int), *(boxes.confidence_N for boxes in images)]
+            )
+        num_I = np.array([len(boxes.label_N) for boxes in images], dtype=np.int64)
+        level_G4, label_G, offset_I, is_fraction = _present(
+            plain(yxyx_N4, np.float64),
+            plain(label_N, np.int64),
+            plain(confidence_N, np.int64),
+            num_I,
+            codec.max_level,
         )
+        if not is_fraction:
+            codec.levels(yxyx_N4[confidence_N > 0])  # raises, and names the coordinates
+        return Targets(level_G4=level_G4, label_G=label_G, offset_I=offset_I)
 
     @property
     def num_images(self) -> int:
@@ -112,7 +129,7 @@ def match_batch(
     Raises:
         ValueError: shapes, dtypes or ranges that do not fit; names the argument.
     """
-    if tokens_ST.ndim != 2 or not np.issubdtype(tokens_ST.dtype, np.integer):
+    if tokens_ST.ndim != 2 or tokens_ST.dtype.kind not in "iu":
         raise ValueError(
             f"tokens must be integers [S, T], got {tokens_ST.dtype} {list(tokens_ST.shape)}"
         )
@@ -121,38 +138,49 @@ def match_batch(
             f"image_S must name one image per sequence ({len(tokens_ST)}), got shape "
             f"{list(image_S.shape)}"
         )
-    if len(image_S) and not 0 <= image_S.min() <= image_S.max() < targets.num_images:
-        raise ValueError(f"image_S must be in 0..{targets.num_images - 1}, got {image_S.tolist()}")
-    if np.any(targets.label_G >= codec.num_classes):
-        raise ValueError(f"target classes must be in 0..{codec.num_classes - 1}")
-    if class_weight_C.shape != (codec.num_classes,) or not np.all(np.isfinite(class_weight_C)):
+    if class_weight_C.shape != (codec.num_classes,):
         raise ValueError(
             f"class_weight_C must be {codec.num_classes} finite numbers, got {class_weight_C}"
         )
-    check_thresholds(iou_thresholds)
-    check_thresholds([correct_threshold])
-    if not np.can_cast(tokens_ST.dtype, np.int32):
+    threshold_K = _thresholds(tuple(iou_thresholds), float(correct_threshold))
+    if tokens_ST.dtype.itemsize > 4 or tokens_ST.dtype == np.uint32:
         # What the decoder would clip anyway, before wider integers wrap around.
         tokens_ST = np.clip(tokens_ST, 0, codec.vocab_size).astype(np.int32)
     num_slots = tokens_ST.shape[1] // TOKENS_PER_BOX
     token_SP6 = tokens_ST[:, : num_slots * TOKENS_PER_BOX].reshape(
         len(tokens_ST), num_slots, TOKENS_PER_BOX
     )
-    return BatchMatch(
-        *_match(
-            plain(token_SP6, np.int32),
-            plain(image_S, np.int64),
-            plain(targets.level_G4, np.int32),
-            plain(targets.label_G, np.int32),
-            plain(targets.offset_I, np.int64),
-            plain(class_weight_C, np.float64),
-            np.array(iou_thresholds, dtype=np.float64),
-            float(correct_threshold),
-            codec.first_level,
-            codec.max_level,
-            IOU_EPSILON * codec.max_level**2,
-        )
+    match = _match(
+        plain(token_SP6, np.int32),
+        plain(image_S, np.int64),
+        targets.level_G4,
+        targets.label_G,
+        targets.offset_I,
+        plain(class_weight_C, np.float64),
+        threshold_K,
+        float(correct_threshold),
+        codec.first_level,
+        codec.max_level,
+        IOU_EPSILON * codec.max_level**2,
     )
+    problem = match[0]
+    if problem == 1:
+        raise ValueError(f"image_S must be in 0..{targets.num_images - 1}, got {image_S.tolist()}")
+    if problem == 2:
+        raise ValueError(f"target classes must be in 0..{codec.num_classes - 1}")
+    if problem == 3:
+        raise ValueError(
+            f"class_weight_C must be {codec.num_classes} finite numbers, got {class_weight_C}"
+        )
+    return BatchMatch(*match[1:])
+
+
+@lru_cache(maxsize=64)
+def _thresholds(iou_thresholds: tuple[float, ...], correct_threshold: float) -> NDArray[np.float64]:
+    """The thresholds as the kernel takes them, once they have been checked."""
+    check_thresholds(iou_thresholds)
+    check_thresholds([correct_threshold])
+    return np.array(iou_thresholds, dtype=np.float64)
 
 
 def warm_up() -> None:
@@ -167,6 +195,51 @@ def warm_up() -> None:
         class_weight_C=np.ones(1),
         iou_thresholds=(0.5,),
     )
+
+
+@compiled
+def _is_sound(label_G: NDArray[np.int32], offset_I: NDArray[np.int64]) -> bool:
+    if len(offset_I) == 0 or offset_I[0] != 0 or offset_I[-1] != len(label_G):
+        return False
+    for i in range(1, len(offset_I)):
+        if offset_I[i] < offset_I[i - 1]:
+            return False
+    for g in range(len(label_G)):  # noqa: SIM110 - numba has no any() of a generator
+        if label_G[g] < 0:
+            return False
+    return True
+
+
+@compiled
+def _present(
+    yxyx_N4: NDArray[np.float64],
+    label_N: NDArray[np.int64],
+    confidence_N: NDArray[np.int64],
+    num_I: NDArray[np.int64],
+    max_level: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], bool]:
+    """Levels and classes of the boxes that are there, and whether all lie within [0, 1]."""
+    num_present = 0
+    for n in range(len(label_N)):
+        num_present += confidence_N[n] > 0
+    level_G4 = np.empty((num_present, 4), dtype=np.int32)
+    label_G = np.empty(num_present, dtype=np.int32)
+    offset_I = np.zeros(len(num_I) + 1, dtype=np.int64)
+    is_fraction = True
+    g, n = 0, 0
+    for image in range(len(num_I)):
+        for _ in range(num_I[image]):
+            if confidence_N[n] > 0:
+                for side in range(4):
+                    value = yxyx_N4[n, side]
+                    if not 0 <= value <= 1:
+                        is_fraction, value = False, 0.0
+                    level_G4[g, side] = np.int32(np.rint(value * max_level))
+                label_G[g] = label_N[n]
+                g += 1
+            n += 1
+        offset_I[image + 1] = g
+    return level_G4, label_G, offset_I, is_fraction
 
 
 @compiled
@@ -213,6 +286,7 @@ def _match(
     max_level: int,
     epsilon: float,
 ) -> tuple[
+    int,
     NDArray[np.float64],
     NDArray[np.float64],
     NDArray[np.int32],
@@ -221,6 +295,7 @@ def _match(
     NDArray[np.int8],
     NDArray[np.float64],
 ]:
+    """The fields of ``BatchMatch`` behind a number: above 0, what argument is out of range."""
     num_sequences, num_slots = token_SP6.shape[:2]
     num_thresholds, num_classes = len(threshold_K), len(weight_C)
     first_class = first_level + max_level + 1
@@ -231,6 +306,19 @@ def _match(
     num_boxes_S = np.zeros(num_sequences, dtype=np.int32)
     correct_SP = np.zeros((num_sequences, num_slots), dtype=np.int8)
     match_iou_SP = np.zeros((num_sequences, num_slots))
+
+    problem = 0
+    for s in range(num_sequences):
+        if not 0 <= image_S[s] < len(offset_I) - 1:
+            problem = 1
+    for g in range(len(label_G)):
+        if label_G[g] >= num_classes:
+            problem = 2
+    for c in range(num_classes):
+        if not np.isfinite(weight_C[c]):
+            problem = 3
+    if problem > 0:
+        num_sequences = 0  # nothing to match
 
     # Targets of one class form a chain, in their order: from head_C along next_G to -1.
     head_C = np.full(num_classes, -1, dtype=np.int64)
@@ -290,6 +378,7 @@ def _match(
                     num_duplicates_SK[s, k] += num_chose - 1
 
     return (
+        problem,
         matched_SK,
         duplicated_SK,
         num_matched_SK,

@@ -6,7 +6,8 @@ N boxes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +32,19 @@ RESULT_NAMES = {
     "AP": "map", "AP50": "ap50", "AP75": "ap75", "APs": "aps", "APm": "apm", "APl": "apl",
     "AR1": "ar1", "AR10": "ar10", "AR100": "ar100", "ARs": "ars", "ARm": "arm", "ARl": "arl",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedBox:
+    """One predicted object, as custom rewards are given it."""
+
+    category: int
+    """Index into the data set's categories, as in ``Example.category_N``."""
+    name: str
+    """Of that category."""
+    xyxy: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels of the example's image; ``Example.xywh_N4`` has the same
+    frame, and width and height in place of the last two."""
 
 
 class DetectionTask:
@@ -165,6 +179,22 @@ class DetectionTask:
             aux={"match_iou": match.match_iou_SP},
         )
 
+    def decode(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> list[list[DetectedBox]]:
+        """The boxes of each rollout, in the order they were drawn.
+
+        In pixels of the example's own image, unflipped and clipped to it. Boxes whose corners
+        are swapped or that have no area in the image are left out, as in ``predict``.
+        """
+        return [
+            [
+                DetectedBox(category=label, name=self._categories[label].name, xyxy=xyxy)
+                for _, label, xyxy in self._seen(tokens_T, example, view, input_size=input_size)
+            ]
+            for tokens_T in tokens_ST
+        ]
+
     def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
         """Teach each confidence token the overlap its box reached.
 
@@ -211,8 +241,23 @@ class DetectionTask:
         Raises:
             ValueError: no such rule.
         """
-        boxes = self._codec.decode(tokens_T)
         score_P = self._box_scores(log_probs_T, probe_log_probs_TQ, score_rule=score_rule)
+        seen = self._seen(tokens_T, example, view, input_size=input_size)
+        return [
+            {
+                "image_id": example.image_id,
+                "category_id": self._categories[label].id,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "score": float(score_P[p]),
+            }
+            for p, label, (x0, y0, x1, y1) in seen
+        ]
+
+    def _seen(
+        self, tokens_T: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Iterator[tuple[int, int, tuple[float, float, float, float]]]:
+        """Slot, class and corners in the image's pixels of each box that has an area there."""
+        boxes = self._codec.decode(tokens_T)
         xyxy_P4 = boxes_to_pixels(
             boxes.yxyx_N4, view, height=example.height, width=example.width, input_size=input_size
         )
@@ -221,16 +266,9 @@ class DetectionTask:
             & np.all(boxes.yxyx_N4[:, :2] < boxes.yxyx_N4[:, 2:], axis=1)
             & np.all(xyxy_P4[:, :2] < xyxy_P4[:, 2:], axis=1)
         )
-        return [
-            {
-                "image_id": example.image_id,
-                "category_id": self._categories[boxes.label_N[p]].id,
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "score": float(score_P[p]),
-            }
-            for p in np.flatnonzero(is_kept_P)
-            for x0, y0, x1, y1 in [xyxy_P4[p].tolist()]
-        ]
+        for p in np.flatnonzero(is_kept_P):
+            x0, y0, x1, y1 = xyxy_P4[p].tolist()
+            yield int(p), int(boxes.label_N[p]), (x0, y0, x1, y1)
 
     def _box_scores(
         self,

@@ -6,6 +6,7 @@ Axes: I images, S sequences of an image, K thresholds.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.detection.codec import Boxes, DetectionCodec
-from tasks.detection.matching import BatchMatch, Targets, _match, match_batch, warm_up
+from tasks.detection.matching import (
+    BatchMatch,
+    Targets,
+    _is_sound,
+    _match,
+    _present,
+    match_batch,
+    warm_up,
+)
 from tasks.detection.reward import (
     MAP_THRESHOLDS,
     class_weights,
     detection_reward,
     match_boxes,
+    recall_reward,
     threshold_weights,
 )
 
@@ -253,6 +263,69 @@ def test_arrays_off_the_wire_and_strided_ones_are_read_alike(writeable: bool) ->
     )
 
 
+@given(scene=scenes(), others=st.lists(scenes(), max_size=3))
+@settings(deadline=None)
+def test_targets_are_the_rounded_boxes_that_are_there(
+    scene: tuple[Boxes, Boxes], others: list[tuple[Boxes, Boxes]]
+) -> None:
+    images = [scene[1], *(target for _, target in others)]
+    targets = Targets.of(images, SMALL)
+    assert targets.num_images == len(images)
+    for i, boxes in enumerate(images):
+        own = slice(targets.offset_I[i], targets.offset_I[i + 1])
+        present = boxes[boxes.is_present_N]
+        np.testing.assert_array_equal(targets.level_G4[own], SMALL.levels(present.yxyx_N4))
+        np.testing.assert_array_equal(targets.label_G[own], present.label_N)
+
+
+def test_no_images_and_images_without_boxes_are_targets_too() -> None:
+    nothing = SMALL.decode(np.zeros(48, dtype=np.int32))
+    assert Targets.of([], SMALL).num_images == 0
+    assert Targets.of([nothing, nothing], SMALL).offset_I.tolist() == [0, 0, 0]
+    full_ST = np.tile(np.array([3, 3, 9, 9, 14, 2], dtype=np.int32), (1, 8))
+    assert small_rewards(full_ST, nothing).tolist() == [[0.0] * 10]
+
+
+def test_an_exact_half_level_is_rounded_to_the_even_one() -> None:
+    half = Boxes(
+        np.array([[0.05, 0.15, 0.25, 0.35]]), np.zeros(1, np.int64), np.full(1, 2, np.int64)
+    )
+    assert Targets.of([half], SMALL).level_G4.tolist() == SMALL.levels(half.yxyx_N4).tolist()
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf, -0.001, 1.001])
+def test_targets_outside_the_frame_are_refused_where_they_count(broken: float) -> None:
+    yxyx_N4 = np.array([[0.1, 0.1, 0.5, 0.5], [0.2, broken, 0.6, 0.6]])
+    present = Boxes(yxyx_N4, np.zeros(2, np.int64), np.full(2, 2, np.int64))
+    with pytest.raises(ValueError, match=r"fractions in \[0, 1\]"):
+        Targets.of([present], SMALL)
+    with pytest.raises(ValueError, match=r"fractions in \[0, 1\]"):
+        Targets.of([present[:1], present], SMALL)
+    hidden = Boxes(yxyx_N4, np.zeros(2, np.int64), np.array([2, 0]))
+    assert len(Targets.of([hidden], SMALL).label_G) == 1
+
+
+def test_classes_that_the_codec_does_not_have_are_refused() -> None:
+    box = Boxes(np.array([[0.1, 0.1, 0.5, 0.5]]), np.array([-1]), np.array([2]))
+    with pytest.raises(ValueError, match="label_G must not be negative"):
+        Targets.of([box], SMALL)
+    other = Boxes(box.yxyx_N4, np.array([2]), np.array([2]))
+    with pytest.raises(ValueError, match=r"target classes must be in 0\.\.1"):
+        match_one(np.zeros((1, 48), dtype=np.int32), other)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared COCO data beside the checkout")
+def test_the_recall_reward_is_the_published_one_without_weights() -> None:
+    data = np.load(SHARED / "reward_tiny_a.npz")
+    codec = DetectionCodec(num_classes=80, max_boxes=100)
+    for i in range(0, 50, 5):
+        target = codec.decode(data["seqs_gt"][i])
+        for s in range(4):
+            if not data["knife_edge"][0, i, s]:
+                ours = recall_reward(codec.decode(data["seqs_pred"][i, s]), target)
+                assert ours == pytest.approx(data["uniform_reward_per_thr"][0, i, s], abs=1e-4)
+
+
 def test_shapes_that_do_not_fit_are_refused() -> None:
     target = SMALL.decode(np.zeros(48, dtype=np.int32))
     with pytest.raises(ValueError, match="tokens must be integers"):
@@ -288,9 +361,14 @@ def test_integers_wider_than_tokens_are_clipped_not_wrapped() -> None:
     assert match.matched_SK.item() == len(present)
 
 
+def num_signatures() -> list[int]:
+    kernels: list[Any] = [_match, _present, _is_sound]
+    return [len(kernel.signatures) for kernel in kernels]
+
+
 def test_warming_up_leaves_nothing_to_compile() -> None:
     warm_up()
-    num_compiled = len(_match.signatures)  # type: ignore[attr-defined]
+    num_compiled = num_signatures()
     tokens_ST = FIXTURE["in/pred_tokens"][0].astype(np.int16)[::-1]
     tokens_ST.flags.writeable = False
     match_batch(
@@ -301,4 +379,4 @@ def test_warming_up_leaves_nothing_to_compile() -> None:
         class_weight_C=COCO_WEIGHT_C,
         iou_thresholds=MAP_THRESHOLDS,
     )
-    assert len(_match.signatures) == num_compiled  # type: ignore[attr-defined]
+    assert num_signatures() == num_compiled

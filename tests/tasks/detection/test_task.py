@@ -236,6 +236,23 @@ def test_predictions_are_coco_results_in_pixels(rule: str, expected: float) -> N
     assert json.loads(json.dumps(record)) == record
 
 
+@pytest.mark.parametrize(
+    "view", [View(), View(flip=True), View(scale=1.25, offset_y=0.5, offset_x=0.5)]
+)
+def test_decoded_boxes_are_in_pixels_of_the_image_whatever_the_view(view: View) -> None:
+    task = task_of()
+    example = example_of([[200, 300, 400, 600], [500, 450, 700, 550]], [1, 2])
+    boxes = seen_boxes(example, view)
+    tokens_T = task.codec.encode(boxes, rng=np.random.default_rng(0))
+    hidden_T = np.zeros_like(tokens_T)
+    (decoded, empty) = task.decode(np.stack([tokens_T, hidden_T]), example, view, input_size=SIDE)
+    assert empty == []
+    assert {(box.category, box.name) for box in decoded} == {(1, "class 1"), (2, "class 2")}
+    for box in decoded:
+        expected = [200, 300, 400, 600] if box.category == 1 else [500, 450, 700, 550]
+        np.testing.assert_allclose(box.xyxy, expected, atol=1.0)
+
+
 def test_a_score_is_finite_where_no_probability_is_left() -> None:
     task = task_of()
     tokens_T = task.codec.encode(
