@@ -23,6 +23,7 @@ from reward_workers.scorer_wire import (
     FrameReader,
     Reply,
     Start,
+    Started,
     group_frame,
     read_reply,
     start_frame,
@@ -123,6 +124,8 @@ class ScorerChild:
             raise ChildDied(f"scorer sent {error}") from None
         self.state = ChildState.READY
         self.due = math.inf
+        if isinstance(reply, Started) and reply.is_human:
+            self._deadline_seconds = math.inf
         return reply
 
     def note(self) -> str:

@@ -3,11 +3,13 @@
 It covers source, options and the scorer's settings. The sources are
 
 - every ``.py`` file in the folder of the task's module, or the module itself if it is one file;
-- ``reward_workers/score.py``;
+- the same of the module of every function that the reward is composed of;
+- ``reward_workers/score.py``, and ``reward_workers/reward.py`` for a composed reward;
 - whatever these import, directly or through others, from ``tasks`` and ``records``, from the
-  task's own top package, or, if the task is a file or package in a folder of the user's, from
-  that folder.
+  module's own top package, or, if it is a file or package in a folder of the user's, from that
+  folder.
 
+Files and servers that options name count by what ``reward_workers.contents`` found them to hold.
 Imports are read, not run. Libraries, and modules imported by a name made up at run time, are not
 covered: that they give the same rewards is what the golden examples are for.
 """
@@ -24,10 +26,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-OURS = ("tasks", "records")
+from reward_workers.reward_config import RewardConfig, Source, module_of
+from tasks.artefacts import with_options
+
+OURS = ("tasks", "records", "layers")
 ROOT = Path(__file__).resolve().parent.parent
 # Where installers put packages: there, a task's neighbours are not its own.
 INSTALLED = ("site-packages", "dist-packages")
+_OUR_ROOTS: Mapping[str, Path | None] = {
+    "reward_workers": ROOT,
+    **dict.fromkeys(OURS, ROOT),
+    "": None,
+}
 
 
 class ScorerSettings(BaseModel):
@@ -44,20 +54,31 @@ def reward_digest(
     task_options: Mapping[str, Any],
     *,
     scorer: ScorerSettings,
+    reward: RewardConfig | None = None,
+    contents: Mapping[str, str] | None = None,
     search_path: Sequence[str] | None = None,
 ) -> str:
-    """Hex SHA-256 of everything that decides the rewards of ``load_task(task_name, ...)``.
+    """Hex SHA-256 of everything that decides a run's rewards.
 
     Args:
         task_options: must be JSON; the order of its keys does not matter.
-        search_path: where to look for a task that is not ours; ``sys.path`` by default.
+        reward: None: the task's own.
+        contents: of what task_options and reward name, as ``reward_workers.contents`` found it.
+        search_path: where to look for modules that are not ours; ``sys.path`` by default.
 
     Raises:
-        ValueError: no such task, or options that are not JSON.
+        ValueError: no such task or module, or options that are not JSON.
     """
+    told = {
+        "task_options": dict(task_options),
+        "reward": None if reward is None else reward.model_dump(mode="json"),
+    }
     try:
         options = json.dumps(
-            dict(task_options), sort_keys=True, separators=(",", ":"), allow_nan=False
+            with_options(told, contents or {}),
+            sort_keys=True,
+            separators=(",", ":"),
+            allow_nan=False,
         )
     except (TypeError, ValueError) as error:
         raise ValueError(
@@ -70,22 +91,60 @@ def reward_digest(
         "scorer": scorer.model_dump(mode="json"),
         "sources": {
             name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for name, path in scoring_sources(task_name, search_path=search_path).items()
+            for name, path in run_sources(task_name, reward, search_path=search_path).items()
         },
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def run_sources(
+    task_name: str, reward: RewardConfig | None, *, search_path: Sequence[str] | None = None
+) -> dict[str, Path]:
+    """The files that decide a run's rewards, by the name of their module.
+
+    Raises:
+        ValueError: a module that is not there.
+    """
+    found = scoring_sources(task_name, search_path=search_path)
+    if reward is not None:
+        found |= _followed(["reward_workers.reward"], dict(_OUR_ROOTS))
+        for _, part in reward.of_source(Source.FUNCTION):
+            found |= function_sources(part.use or "", search_path=search_path)
+    return found
+
+
 def scoring_sources(task_name: str, *, search_path: Sequence[str] | None = None) -> dict[str, Path]:
-    """The files the digest covers, by the name of their module.
+    """The files that decide a task's own reward, by the name of their module.
 
     Raises:
         ValueError: there is no such task.
     """
     module_name, roots = _find_task(task_name, search_path)
+    start = [module_name, *_inside(module_name, roots), "reward_workers.score"]
+    return _followed(start, roots)
+
+
+def function_sources(use: str, *, search_path: Sequence[str] | None = None) -> dict[str, Path]:
+    """The files that decide what the function "module:name" gives, by the name of their module.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    module_name, _ = module_of(use)
+    roots = _roots_of(module_name, search_path)
+    if _file_of(module_name, roots) is None:
+        raise ValueError(
+            f"reward '{use}': there is no module {module_name} with a source file here: put its "
+            "folder on PYTHONPATH, or start the reward worker with --code and the folder "
+            "(RUN/code of the run has a copy)"
+        )
+    return _followed([module_name, *_inside(module_name, roots)], roots)
+
+
+def _followed(waiting: list[str], roots: Mapping[str, Path | None]) -> dict[str, Path]:
+    """These modules and all that they import, as far as ``roots`` go."""
     found: dict[str, Path] = {}
-    waiting = [module_name, *_inside(module_name, roots), "reward_workers.score"]
     while waiting:
         name = waiting.pop()
         path = _file_of(name, roots)
@@ -102,11 +161,22 @@ def scoring_sources(task_name: str, *, search_path: Sequence[str] | None = None)
 def _find_task(
     task_name: str, search_path: Sequence[str] | None
 ) -> tuple[str, Mapping[str, Path | None]]:
-    """The task's module, and the folders of top-level names; under "" that of any other."""
-    roots: dict[str, Path | None] = {"reward_workers": ROOT, **dict.fromkeys(OURS, ROOT), "": None}
-    if _file_of(f"tasks.{task_name}", roots) is not None:
-        return f"tasks.{task_name}", roots
-    top = task_name.partition(".")[0]
+    """The task's module, and the folders of top-level names."""
+    if _file_of(f"tasks.{task_name}", _OUR_ROOTS) is not None:
+        return f"tasks.{task_name}", _OUR_ROOTS
+    roots = _roots_of(task_name, search_path)
+    if _file_of(task_name, roots) is None:
+        raise ValueError(
+            f"task '{task_name}' is neither a folder of tasks/ nor a module with a source file "
+            "on the path: put the folder of your own module on PYTHONPATH"
+        )
+    return task_name, roots
+
+
+def _roots_of(module_name: str, search_path: Sequence[str] | None) -> Mapping[str, Path | None]:
+    """The folders of top-level names for a module; under "" that of any other name."""
+    roots = dict(_OUR_ROOTS)
+    top = module_name.partition(".")[0]
     spec = PathFinder.find_spec(top, None if search_path is None else list(search_path))
     if spec is not None and top not in roots:
         places = spec.submodule_search_locations
@@ -114,12 +184,7 @@ def _find_task(
         roots[top] = place.parent
         if place.parent.name not in INSTALLED:
             roots[""] = place.parent
-    if _file_of(task_name, roots) is None:
-        raise ValueError(
-            f"task '{task_name}' is neither a folder of tasks/ nor a module with a source file "
-            "on the path: put the folder of your own module on PYTHONPATH"
-        )
-    return task_name, roots
+    return roots
 
 
 def _file_of(module_name: str, roots: Mapping[str, Path | None]) -> Path | None:

@@ -21,6 +21,8 @@ RESTARTS = "reward_worker_restarts_total"
 """Scorers replaced, by reason: crash, timeout, startup, recycled, unfit."""
 STATE = "reward_worker_state"
 """1 for the state that the worker is in: starting, ready, refused, draining."""
+HUMAN_WAITING = "reward_worker_waiting_for_people"
+"""Groups that are with people."""
 
 
 class Metrics(Protocol):

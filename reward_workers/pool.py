@@ -12,6 +12,7 @@ from reward_workers.child import ChildDied, ChildState, ScorerChild
 from reward_workers.metrics import RESTARTS, SCORERS, Metrics
 from reward_workers.scorer_wire import Failed, Reply, Scored, Start, Started, Unfit
 from transport.job_queue import Failure, FailureKind, Job
+from transport.wire import group_from_bytes
 
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 30.0
@@ -218,7 +219,8 @@ class ScorerPool:
         self._replace(place, kind.value)
         if job is None:  # it died while it was idle
             return []
-        return [Done(job, Failure(kind, message, note), time.monotonic() - place.asked_at)]
+        failure = Failure(kind, f"{_example_of(job)}: {message}", note)
+        return [Done(job, failure, time.monotonic() - place.asked_at)]
 
     def _start_failed(self, place: _Place, message: str) -> None:
         self.trouble = message
@@ -269,6 +271,13 @@ class ScorerPool:
     def _report(self) -> None:
         for state in ChildState:
             self._metrics.set(SCORERS, self._count(state), state=state.value)
+
+
+def _example_of(job: Job) -> str:
+    try:
+        return f"example {group_from_bytes(job.body).example}"
+    except ValueError:
+        return "a group that cannot be read"
 
 
 def _state(place: _Place) -> ChildState | None:

@@ -8,14 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reward_workers.contents import found_contents
 from reward_workers.digest import reward_digest
+from reward_workers.reward import Reward, RewardFailed, load_reward
 from reward_workers.score import BadScore, score_group
 from reward_workers.scorer_wire import Failed, Reply, Scored, Start, Started, Unfit, one_line
 from reward_workers.spec import ScoringSpec
 from tasks.example import Category, Dataset, Example
 from tasks.shards import DatasetError, open_dataset
 from tasks.task import Task, load_task
+from transport.reward_service import RewardRefused
 from transport.wire import group_from_bytes, scored_group_to_bytes
+
+_PATIENCE = 0.8
+"""Of the deadline of a group, with servers: what is left is for saying that they did not answer."""
 
 
 class _DataUnreadable(Exception):
@@ -53,8 +59,11 @@ class _TimedDataset:
 class Scorer:
     """A task and its data, ready for groups."""
 
-    def __init__(self, task: Task, dataset: Dataset, *, input_size: int) -> None:
+    def __init__(
+        self, task: Task, dataset: Dataset, *, input_size: int, reward: Reward | None = None
+    ) -> None:
         self._task = task
+        self._reward = reward
         self._dataset = _TimedDataset(dataset)
         self._input_size = input_size
 
@@ -65,12 +74,18 @@ class Scorer:
         try:
             group = group_from_bytes(body)
             scored = score_group(
-                group, task=self._task, dataset=self._dataset, input_size=self._input_size
+                group,
+                task=self._task,
+                dataset=self._dataset,
+                input_size=self._input_size,
+                reward=self._reward,
             )
-        except _DataUnreadable as error:
+        except (_DataUnreadable, RewardRefused) as error:
             return Unfit(str(error))
         except BadScore as error:
             return Failed(is_invalid=True, message=str(error), traceback="")
+        except RewardFailed as error:
+            return Failed(is_invalid=False, message=str(error), traceback=traceback.format_exc())
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             return Failed(is_invalid=False, message=message, traceback=traceback.format_exc())
@@ -96,29 +111,54 @@ def prepare(start: Start) -> Prepared:
     Whatever keeps this scorer from the run is its refusal.
     """
     found_reward = found_dataset = ""
+    reward = None
+    artefacts = Path(start.artefacts_path) if start.artefacts_path else None
     try:
         spec = ScoringSpec.from_bytes(start.spec)
         dataset = open_dataset(Path(start.data_path))
         found_dataset = dataset.digest
-        found_reward = reward_digest(spec.task, spec.task_options, scorer=spec.scorer)
+        found_reward = reward_digest(
+            spec.task,
+            spec.task_options,
+            scorer=spec.scorer,
+            reward=spec.reward,
+            contents=found_contents(spec.task, spec.task_options, spec.reward, artefacts=artefacts),
+        )
         refusal = _difference(spec, found_dataset, found_reward, start.data_path)
         if not refusal:
-            task = load_task(spec.task, spec.task_options, categories=dataset.categories)
-            refusal = golden_difference(spec, task, dataset)
+            task = load_task(
+                spec.task, spec.task_options, categories=dataset.categories, artefacts=artefacts
+            )
+            if spec.reward is not None:
+                reward = load_reward(
+                    spec.reward,
+                    task=task,
+                    task_name=spec.task,
+                    task_options=spec.task_options,
+                    dataset_digest=found_dataset,
+                    patience_seconds=_PATIENCE * start.deadline_seconds,
+                    artefacts=artefacts,
+                )
+            refusal = golden_difference(spec, task, dataset, reward=reward)
     except Exception as error:
         # Whatever loading the user's module raises; the traceback goes to the worker's log.
         traceback.print_exc()
         refusal = f"{type(error).__name__}: {error}"
-    started = Started(found_reward, found_dataset, one_line(refusal))
+    is_human = reward is not None and reward.is_human
+    started = Started(found_reward, found_dataset, one_line(refusal), is_human=is_human)
     if refusal:
         return Prepared(started, None)
-    return Prepared(started, Scorer(task, dataset, input_size=spec.input_size))
+    return Prepared(started, Scorer(task, dataset, input_size=spec.input_size, reward=reward))
 
 
-def golden_difference(spec: ScoringSpec, task: Task, dataset: Dataset) -> str:
-    """What the task makes of the golden examples, if it is not what the run has; else empty."""
+def golden_difference(
+    spec: ScoringSpec, task: Task, dataset: Dataset, *, reward: Reward | None = None
+) -> str:
+    """What becomes of the golden examples here, if it is not what the run has; else empty."""
     for number, golden in enumerate(spec.golden):
-        scored = score_group(golden.group(), task=task, dataset=dataset, input_size=spec.input_size)
+        scored = score_group(
+            golden.group(), task=task, dataset=dataset, input_size=spec.input_size, reward=reward
+        )
         rewards = tuple(scored.score.reward_S.tolist())
         if rewards != golden.rewards:
             return (
@@ -137,6 +177,7 @@ def _difference(spec: ScoringSpec, dataset_digest: str, digest: str, data_path: 
     if digest != spec.reward_digest:
         return (
             f"the reward of task '{spec.task}' has digest {digest[:12]} here, run '{spec.run}' "
-            f"uses {spec.reward_digest[:12]}: install the same sources as the run"
+            f"uses {spec.reward_digest[:12]}: install the same sources as the run, its files "
+            "and its reward servers included"
         )
     return ""

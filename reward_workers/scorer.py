@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
+import math
 import os
 import resource
 import signal
@@ -20,6 +22,9 @@ _PR_SET_PDEATHSIG = 1
 _RECEIVE_BYTES = 2**18
 # The note is written before the worker kills.
 _NOTE_AFTER = 0.9
+# Groups. Python keeps up to 2000 freed tuples of every size, some megabytes that fill slowly and
+# look like a leak; a full collection, which may not come for 100,000 groups, lets go of them.
+_COLLECT_EVERY = 500
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,18 +51,26 @@ def _serve(channel: socket.socket, note_fd: int) -> None:
     from reward_workers.prepared import prepare
     from reward_workers.scorer_wire import Start, read_request, reply_frame
 
-    prepared = None
+    prepared, num_groups = None, 0
     for frame in _frames(channel):
         request = read_request(frame)
         if isinstance(request, Start):
             start = request
             prepared = prepare(start)
+            # What is loaded stays: later collections need not go through it.
+            gc.collect()
+            gc.freeze()
             channel.sendall(reply_frame(prepared.started))
         else:
             assert prepared is not None and prepared.scorer is not None, "no group was due"
-            with _noting_where_it_hangs(start.deadline_seconds, note_fd):
+            # People take their time.
+            seconds = math.inf if prepared.started.is_human else start.deadline_seconds
+            with _noting_where_it_hangs(seconds, note_fd):
                 reply = prepared.scorer.score(request)
             channel.sendall(reply_frame(reply))
+            num_groups += 1
+            if num_groups % _COLLECT_EVERY == 0:
+                gc.collect()
 
 
 def _frames(channel: socket.socket) -> Iterator[bytes]:
@@ -74,7 +87,8 @@ def _frames(channel: socket.socket) -> Iterator[bytes]:
 def _noting_where_it_hangs(deadline_seconds: float, note_fd: int) -> Iterator[None]:
     os.ftruncate(note_fd, 0)
     os.lseek(note_fd, 0, os.SEEK_SET)
-    faulthandler.dump_traceback_later(_NOTE_AFTER * deadline_seconds, file=note_fd)
+    if deadline_seconds < math.inf:
+        faulthandler.dump_traceback_later(_NOTE_AFTER * deadline_seconds, file=note_fd)
     try:
         yield
     finally:

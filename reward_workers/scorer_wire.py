@@ -27,6 +27,8 @@ class Start:
     spec: bytes
     data_path: str
     deadline_seconds: float
+    artefacts_path: str = ""
+    """Folder in which files that options name are looked for first; empty: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Started:
     reward_digest: str = ""
     dataset_digest: str = ""
     refusal: str = ""
+    is_human: bool = False
+    """People score: groups have no deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,10 @@ class FrameReader:
 
 def start_frame(start: Start) -> bytes:
     message = pb.StartScorer(
-        spec=start.spec, data_path=start.data_path, deadline_seconds=start.deadline_seconds
+        spec=start.spec,
+        data_path=start.data_path,
+        deadline_seconds=start.deadline_seconds,
+        artefacts_path=start.artefacts_path,
     )
     return _frame(pb.ScorerRequest(start=message))
 
@@ -108,7 +115,7 @@ def read_request(frame: bytes) -> Start | bytes:
     _parse(frame, message)
     if message.WhichOneof("kind") == "start":
         start = message.start
-        return Start(start.spec, start.data_path, start.deadline_seconds)
+        return Start(start.spec, start.data_path, start.deadline_seconds, start.artefacts_path)
     if message.WhichOneof("kind") == "group":
         return message.group
     raise BrokenFrame("an empty request")
@@ -116,11 +123,12 @@ def read_request(frame: bytes) -> Start | bytes:
 
 def reply_frame(reply: Reply) -> bytes:
     match reply:
-        case Started(reward_digest, dataset_digest, refusal):
+        case Started(reward_digest, dataset_digest, refusal, is_human):
             started = pb.ScorerStarted(
                 reward_digest=reward_digest,
                 dataset_digest=dataset_digest,
                 refusal=one_line(refusal),
+                is_human=is_human,
             )
             return _frame(pb.ScorerReply(started=started))
         case Scored(scored, load_seconds, score_seconds):
@@ -144,7 +152,9 @@ def read_reply(frame: bytes) -> Reply:
     match message.WhichOneof("kind"):
         case "started":
             started = message.started
-            return Started(started.reward_digest, started.dataset_digest, started.refusal)
+            return Started(
+                started.reward_digest, started.dataset_digest, started.refusal, started.is_human
+            )
         case "scored":
             scored = message.scored
             return Scored(scored.scored, scored.load_seconds, scored.score_seconds)

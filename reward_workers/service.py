@@ -31,6 +31,7 @@ def serve(
     queue_url: str,
     run: str,
     data_path: Path,
+    artefacts_path: Path | None = None,
     metrics_port: int | None = None,
     health_port: int | None = None,
     host: str = LOOPBACK,
@@ -40,6 +41,7 @@ def serve(
     Args:
         queue_url: as ``transport.connect`` reads it.
         data_path: folder of the run's training data.
+        artefacts_path: folder in which files that the run's options name are looked for first.
         metrics_port: serve Prometheus here, and /healthz; 0: any that is free.
         health_port: serve ``grpc.health.v1`` here: SERVING while the worker is ready.
         host: interface of both.
@@ -75,6 +77,7 @@ def serve(
             queue,
             config,
             data_path=data_path,
+            artefacts_path=artefacts_path,
             name=unique_name(),
             metrics=telemetry,
             metrics_address=metrics_address,

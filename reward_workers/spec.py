@@ -6,6 +6,7 @@ Axes: S rollouts, T tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError
 
 from records import Group, Published, View
+from reward_workers.contents import found_contents
 from reward_workers.digest import ScorerSettings, reward_digest
-from reward_workers.score import score_group
+from reward_workers.reward import Reward, RewardFailed
+from reward_workers.reward_config import RewardConfig
+from reward_workers.score import BadScore, score_group
 from tasks.example import Dataset
 from tasks.task import Task
 
 MAX_SPEC_BYTES = 2**20
 NUM_GOLDEN = 4
+_MAX_GOLDEN_TRIES = 4
+"""For each golden example wanted: others take the place of those that cannot be scored."""
 
 
 class GoldenView(BaseModel):
@@ -59,6 +65,8 @@ class ScoringSpec(BaseModel):
     identity_hash: str
     task: str
     task_options: dict[str, JsonValue]
+    reward: RewardConfig | None = None
+    """None: the task's own."""
     input_size: PositiveInt
     dataset_digest: str
     reward_digest: str
@@ -103,31 +111,56 @@ def make_spec(
     task_options: Mapping[str, Any],
     input_size: int,
     scorer: ScorerSettings,
+    reward_config: RewardConfig | None = None,
+    reward: Reward | None = None,
+    artefacts: Path | None = None,
     num_golden: int = NUM_GOLDEN,
 ) -> ScoringSpec:
-    """Describe the run whose ``task`` was loaded as ``task_name`` with ``task_options``."""
+    """Describe the run whose ``task`` was loaded as ``task_name`` with ``task_options``.
+
+    Args:
+        reward_config, reward: what the run is rewarded by, and the same loaded.
+        artefacts: folder in which files that options name are looked for first.
+
+    Raises:
+        ValueError: a module, a file or an answer that is missing or cannot be had.
+    """
+    contents = found_contents(task_name, task_options, reward_config, artefacts=artefacts)
+    # People would have to answer them, and need not answer the same twice.
+    if reward is not None and reward.is_human:
+        num_golden = 0
     return ScoringSpec(
         run=run,
         identity_hash=identity_hash,
         task=task_name,
         task_options=dict(task_options),
+        reward=reward_config,
         input_size=input_size,
         dataset_digest=dataset.digest,
-        reward_digest=reward_digest(task_name, task_options, scorer=scorer),
+        reward_digest=reward_digest(
+            task_name, task_options, scorer=scorer, reward=reward_config, contents=contents
+        ),
         scorer=scorer,
-        golden=make_golden(task, dataset, input_size=input_size, num=num_golden),
+        golden=make_golden(task, dataset, input_size=input_size, num=num_golden, reward=reward),
     )
 
 
 def make_golden(
-    task: Task, dataset: Dataset, *, input_size: int, num: int
+    task: Task, dataset: Dataset, *, input_size: int, num: int, reward: Reward | None = None
 ) -> tuple[GoldenExample, ...]:
     """Score the annotation and a damaged copy of it, for the first ``num`` examples.
 
-    Every second view is flipped. The same each time for the same task and data.
+    Every second view is flipped. The same each time for the same task and data. An example that
+    the reward fails on is passed over.
+
+    Raises:
+        RewardFailed, BadScore: the reward fails on all of them.
     """
-    golden = []
-    for index in range(min(num, len(dataset))):
+    golden: list[GoldenExample] = []
+    failure: Exception | None = None
+    for index in range(min(_MAX_GOLDEN_TRIES * num, len(dataset))):
+        if len(golden) == num:
+            break
         rng = np.random.default_rng(index)
         view = View(flip=index % 2 == 1)
         example = dataset.example(index)
@@ -136,7 +169,13 @@ def make_golden(
         is_hit_T = rng.random(len(target_T)) < 0.2
         damaged_T[is_hit_T] = rng.integers(task.vocab_size, size=int(is_hit_T.sum()))
         group = _group(index, view, np.stack([target_T, damaged_T]).astype(np.int32))
-        scored = score_group(group, task=task, dataset=dataset, input_size=input_size)
+        try:
+            scored = score_group(
+                group, task=task, dataset=dataset, input_size=input_size, reward=reward
+            )
+        except (RewardFailed, BadScore) as error:
+            failure = failure or error
+            continue
         golden.append(
             GoldenExample(
                 example=index,
@@ -150,6 +189,8 @@ def make_golden(
                 rewards=tuple(scored.score.reward_S.tolist()),
             )
         )
+    if failure is not None and not golden:
+        raise failure
     return tuple(golden)
 
 

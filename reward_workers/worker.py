@@ -18,7 +18,7 @@ from pathlib import Path
 from reward_workers.config import RewardWorkerConfig
 from reward_workers.digest import ScorerSettings
 from reward_workers.leases import Leases
-from reward_workers.metrics import CORE_SECONDS, SCORE_SECONDS, STATE, Metrics
+from reward_workers.metrics import CORE_SECONDS, HUMAN_WAITING, SCORE_SECONDS, STATE, Metrics
 from reward_workers.pool import Done, Event, Fit, Refused, ScorerPool, Untouched
 from reward_workers.scorer_wire import Scored, Start, Started
 from reward_workers.spec import ScoringSpec
@@ -63,6 +63,7 @@ class RewardWorker:
         *,
         data_path: Path,
         name: str,
+        artefacts_path: Path | None = None,
         metrics: Metrics | None = None,
         metrics_address: str = "",
         on_state: Callable[[WorkerState, str], None] = lambda state, message: None,
@@ -72,12 +73,14 @@ class RewardWorker:
         Args:
             data_path: folder of the run's training data.
             name: unique to this process start.
+            artefacts_path: folder in which files that the run's options name are looked for first.
             metrics_address: host:port to be listed with.
             on_state: told of every change, with the message, by the thread of ``run``.
         """
         self._queue = queue
         self._config = config
         self._data_path = data_path
+        self._artefacts_path = artefacts_path
         self._name = name
         self._metrics: Metrics = metrics or NoTelemetry()
         self._metrics_address = metrics_address
@@ -104,6 +107,7 @@ class RewardWorker:
         self._heartbeat_at = 0.0
         self._recheck_at = math.inf
         self._num_groups, self._core_seconds = 0, 0.0
+        self._num_with_people = 0
         self._must_drain = False
         self._drain_until: float | None = None
         self._ears, self._bell = socket.socketpair()
@@ -158,6 +162,7 @@ class RewardWorker:
             self._go_on_draining()
         # Scorers first: they work while the queue is being told of what they have done.
         self._dispatch()
+        self._show_waiting()
         self._talk()
         self._dispatch()
 
@@ -228,6 +233,22 @@ class RewardWorker:
         while self._leases.num_waiting and self._pool.num_ready:
             self._pool.submit(self._leases.begin())
 
+    @property
+    def _waiting_for_people(self) -> str:
+        return (
+            f"waiting for people to score ({self._num_with_people})"
+            if self._num_with_people
+            else ""
+        )
+
+    def _show_waiting(self) -> None:
+        """Tell how many groups people have, as soon as that changes."""
+        num_with_people = self._pool.num_busy if self._started.is_human else 0
+        if num_with_people != self._num_with_people:
+            self._num_with_people = num_with_people
+            self._metrics.set(HUMAN_WAITING, num_with_people)
+            self._heartbeat_at = 0.0
+
     def _refuse(self, message: str, *, is_final: bool = False) -> None:
         """Lease no more of this spec; look again after a while unless nothing can change."""
         for job in self._pool.clear():
@@ -280,7 +301,7 @@ class RewardWorker:
             num_scorers=self._config.num_scorers,
             busy=self._pool.num_busy,
             metrics_address=self._metrics_address,
-            message=self.message,
+            message=self.message or self._waiting_for_people,
             num_groups=self._num_groups,
             core_seconds=self._core_seconds,
         )
@@ -322,7 +343,12 @@ class RewardWorker:
             )
             return
         self._enter(WorkerState.STARTING, "")
-        self._start = Start(spec_bytes, str(self._data_path), self._config.deadline_seconds)
+        self._start = Start(
+            spec_bytes,
+            str(self._data_path),
+            self._config.deadline_seconds,
+            str(self._artefacts_path or ""),
+        )
         self._pool.begin(self._start)
 
     def _num_wanted(self) -> int:

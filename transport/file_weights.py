@@ -31,10 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from records import CanaryLogProbs, PackedWeights, Published, WeightBuffer, WeightManifest
-from records.weights import contiguous, manifest_of, weights_digest
+from records.weights import contiguous, manifest_of
 from transport.weight_manifest import manifest_from_json, manifest_to_json
 from transport.weight_store import (
     DamagedWeights,
+    found_digest,
     stale_term,
     weights_not_found,
     with_digest,
@@ -109,7 +110,7 @@ class FileWeightStore:
             weights = WeightBuffer(data_B, manifest.tensors)
         except ValueError as error:
             raise DamagedWeights(f"{self._manifest_path(published)} is damaged: {error}") from None
-        digest = weights_digest(weights)
+        digest = found_digest(weights)
         if digest != manifest.digest:
             raise DamagedWeights(
                 f"{path} has digest {digest}, but its manifest says {manifest.digest}: it was "
@@ -177,7 +178,7 @@ class FileWeightStore:
 
     def _holds(self, published: Published, buffer: WeightBuffer) -> bool:
         try:
-            return self.manifest(published).digest == weights_digest(buffer)
+            return self.manifest(published).digest == found_digest(buffer)
         except (LookupError, DamagedWeights):
             return False
 

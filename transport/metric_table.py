@@ -59,6 +59,8 @@ class Metric:
     """Of a counter: somebody else counts, and the process passes on where the count stands."""
     initial: float | None = None
     """Of a gauge without labels: its value before it is set; None: it is absent."""
+    needs_gpu: bool = False
+    """Absent for good where the process has none."""
 
     @property
     def full_name(self) -> str:
@@ -102,16 +104,16 @@ _ALL = (
     Metric(
         "gpu_memory_bytes",
         Kind.GAUGE,
-        "GPU memory that the process holds; 0 without a GPU.",
+        "Memory in use on the process's GPU, by whomever; absent without a GPU.",
         _TORCH,
-        initial=0.0,
+        needs_gpu=True,
     ),
     Metric(
         "gpu_utilization_ratio",
         Kind.GAUGE,
-        "Share of the last seconds in which the process's GPU was busy; 0 without a GPU.",
+        "Share of the last moment in which the process's GPU was busy; absent without a GPU.",
         _TORCH,
-        initial=0.0,
+        needs_gpu=True,
     ),
     # The driver: the run as a whole.
     Metric(
@@ -391,6 +393,13 @@ _ALL = (
         "1 for the state that the reward worker is in.",
         _WORKER,
         labels={"state": _WORKER_STATES},
+    ),
+    Metric(
+        "reward_worker_waiting_for_people",
+        Kind.GAUGE,
+        "Groups that wait for people to score them; 0 where no reward server declares them.",
+        _WORKER,
+        initial=0.0,
     ),
     Metric(
         "score_cache_hits_total",

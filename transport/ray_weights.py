@@ -24,13 +24,14 @@ from ray.exceptions import (
 )
 
 from records import CanaryLogProbs, PackedWeights, Published, WeightBuffer, WeightManifest
-from records.weights import contiguous, manifest_of, weights_digest
+from records.weights import contiguous, manifest_of
 from transport.term import StaleTerm
 from transport.weight_store import (
     DamagedWeights,
     WeightRegistry,
     WeightsNotFound,
     WeightsUnavailable,
+    found_digest,
     weights_not_found,
     with_digest,
 )
@@ -118,7 +119,7 @@ class RayWeightStore:
             # Also OwnerDiedError: the learner is gone, and its next start publishes anew.
             raise weights_not_found(published, ()) from None
         weights = WeightBuffer(data_B, entry.manifest.tensors)
-        found = weights_digest(weights)
+        found = found_digest(weights)
         if found != entry.manifest.digest:
             raise DamagedWeights(
                 f"weights {published.term}/{published.policy_version} (term/version) came with "

@@ -7,6 +7,7 @@ cluster, ``file_weights`` between processes of one machine without Ray.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
@@ -16,6 +17,11 @@ from records.weights import contiguous, manifest_of, weights_digest
 from transport.term import StaleTerm
 
 T = TypeVar("T")
+
+_MAX_DIGEST_THREADS = 4
+"""Of a fetch: what they wait for is memory, which a few cores keep busy."""
+_LARGE_BYTES = 2**24
+"""Below, threads take longer to start than they save."""
 
 
 class WeightsNotFound(LookupError):
@@ -187,6 +193,14 @@ def with_digest(weights: WeightBuffer, store: Callable[[], T]) -> tuple[T, str]:
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(weights_digest, weights)
         return store(), digest.result()
+
+
+def found_digest(weights: WeightBuffer) -> str:
+    """The digest of weights that are not written to, by as many cores as make it faster."""
+    num_threads = min(_MAX_DIGEST_THREADS, len(os.sched_getaffinity(0)))
+    return weights_digest(
+        weights, num_threads=num_threads if len(weights.data_B) >= _LARGE_BYTES else 1
+    )
 
 
 def stale_term(published: Published, *, newest: int) -> StaleTerm:

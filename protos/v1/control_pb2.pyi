@@ -71,7 +71,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("run", "directory", "state", "term", "step", "num_steps", "depth", "staleness", "reward", "step_seconds", "wait_ratio", "steps_per_second", "phases", "best", "evaluations_skipped", "redraws", "draws_in_flight", "services", "reward_workers_wanted", "reward_workers_required", "reward_workers", "queue")
+    __slots__ = ("run", "directory", "state", "term", "step", "num_steps", "depth", "staleness", "reward", "step_seconds", "wait_ratio", "steps_per_second", "phases", "best", "evaluations_skipped", "redraws", "draws_in_flight", "services", "reward_workers_wanted", "reward_workers_required", "reward_workers", "queue", "depth_required")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,7 @@ class StatusResponse(_message.Message):
     REWARD_WORKERS_REQUIRED_FIELD_NUMBER: _ClassVar[int]
     REWARD_WORKERS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_REQUIRED_FIELD_NUMBER: _ClassVar[int]
     run: str
     directory: str
     state: RunState
@@ -130,7 +131,8 @@ class StatusResponse(_message.Message):
     reward_workers_required: int
     reward_workers: _containers.RepeatedCompositeFieldContainer[RewardWorkerStatus]
     queue: QueueStatus
-    def __init__(self, run: _Optional[str] = ..., directory: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., term: _Optional[int] = ..., step: _Optional[int] = ..., num_steps: _Optional[int] = ..., depth: _Optional[int] = ..., staleness: _Optional[float] = ..., reward: _Optional[float] = ..., step_seconds: _Optional[float] = ..., wait_ratio: _Optional[float] = ..., steps_per_second: _Optional[float] = ..., phases: _Optional[_Mapping[str, float]] = ..., best: _Optional[_Mapping[str, float]] = ..., evaluations_skipped: _Optional[int] = ..., redraws: _Optional[int] = ..., draws_in_flight: _Optional[int] = ..., services: _Optional[_Iterable[_Union[ServiceStatus, _Mapping]]] = ..., reward_workers_wanted: _Optional[int] = ..., reward_workers_required: _Optional[int] = ..., reward_workers: _Optional[_Iterable[_Union[RewardWorkerStatus, _Mapping]]] = ..., queue: _Optional[_Union[QueueStatus, _Mapping]] = ...) -> None: ...
+    depth_required: int
+    def __init__(self, run: _Optional[str] = ..., directory: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., term: _Optional[int] = ..., step: _Optional[int] = ..., num_steps: _Optional[int] = ..., depth: _Optional[int] = ..., staleness: _Optional[float] = ..., reward: _Optional[float] = ..., step_seconds: _Optional[float] = ..., wait_ratio: _Optional[float] = ..., steps_per_second: _Optional[float] = ..., phases: _Optional[_Mapping[str, float]] = ..., best: _Optional[_Mapping[str, float]] = ..., evaluations_skipped: _Optional[int] = ..., redraws: _Optional[int] = ..., draws_in_flight: _Optional[int] = ..., services: _Optional[_Iterable[_Union[ServiceStatus, _Mapping]]] = ..., reward_workers_wanted: _Optional[int] = ..., reward_workers_required: _Optional[int] = ..., reward_workers: _Optional[_Iterable[_Union[RewardWorkerStatus, _Mapping]]] = ..., queue: _Optional[_Union[QueueStatus, _Mapping]] = ..., depth_required: _Optional[int] = ...) -> None: ...
 
 class ServiceStatus(_message.Message):
     __slots__ = ("name", "kind", "pid", "state", "restarts")

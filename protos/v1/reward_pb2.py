@@ -25,21 +25,23 @@ _sym_db = _symbol_database.Default()
 from protos.v1 import group_pb2 as protos_dot_v1_dot_group__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/v1/reward.proto\x12\rrewardtune.v1\x1a\x15protos/v1/group.proto\"\x11\n\x0f\x44\x65scribeRequest\"|\n\x10\x44\x65scribeResponse\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x15\n\rreward_digest\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x03 \x01(\t\x12\x12\n\ncomponents\x18\x04 \x03(\t\x12\x17\n\x0fmax_concurrency\x18\x05 \x01(\r\"\xa0\x01\n\x0cScoreRequest\x12#\n\x05group\x18\x01 \x01(\x0b\x32\x14.rewardtune.v1.Group\x12\x12\n\ninput_size\x18\x02 \x01(\r\x12\x16\n\x0e\x64\x61taset_digest\x18\x03 \x01(\t\x12\x15\n\rreward_digest\x18\x04 \x01(\t\x12\x12\n\nvocabulary\x18\x05 \x01(\t\x12\x14\n\x0ctask_options\x18\x06 \x01(\t\"E\n\rScoreResponse\x12\x0f\n\x07ordinal\x18\x01 \x01(\x04\x12#\n\x05score\x18\x02 \x01(\x0b\x32\x14.rewardtune.v1.Score2\x99\x01\n\x06Reward\x12K\n\x08\x44\x65scribe\x12\x1e.rewardtune.v1.DescribeRequest\x1a\x1f.rewardtune.v1.DescribeResponse\x12\x42\n\x05Score\x12\x1b.rewardtune.v1.ScoreRequest\x1a\x1c.rewardtune.v1.ScoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/v1/reward.proto\x12\rrewardtune.v1\x1a\x15protos/v1/group.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xb0\x01\n\x10\x44\x65scribeResponse\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x15\n\rreward_digest\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x03 \x01(\t\x12\x12\n\ncomponents\x18\x04 \x03(\t\x12\x17\n\x0fmax_concurrency\x18\x05 \x01(\r\x12\x32\n\rlatency_class\x18\x06 \x01(\x0e\x32\x1b.rewardtune.v1.LatencyClass\"\xa0\x01\n\x0cScoreRequest\x12#\n\x05group\x18\x01 \x01(\x0b\x32\x14.rewardtune.v1.Group\x12\x12\n\ninput_size\x18\x02 \x01(\r\x12\x16\n\x0e\x64\x61taset_digest\x18\x03 \x01(\t\x12\x15\n\rreward_digest\x18\x04 \x01(\t\x12\x12\n\nvocabulary\x18\x05 \x01(\t\x12\x14\n\x0ctask_options\x18\x06 \x01(\t\"E\n\rScoreResponse\x12\x0f\n\x07ordinal\x18\x01 \x01(\x04\x12#\n\x05score\x18\x02 \x01(\x0b\x32\x14.rewardtune.v1.Score*a\n\x0cLatencyClass\x12\x1d\n\x19LATENCY_CLASS_UNSPECIFIED\x10\x00\x12\x19\n\x15LATENCY_CLASS_MACHINE\x10\x01\x12\x17\n\x13LATENCY_CLASS_HUMAN\x10\x02\x32\x99\x01\n\x06Reward\x12K\n\x08\x44\x65scribe\x12\x1e.rewardtune.v1.DescribeRequest\x1a\x1f.rewardtune.v1.DescribeResponse\x12\x42\n\x05Score\x12\x1b.rewardtune.v1.ScoreRequest\x1a\x1c.rewardtune.v1.ScoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.v1.reward_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LATENCYCLASS']._serialized_start=496
+  _globals['_LATENCYCLASS']._serialized_end=593
   _globals['_DESCRIBEREQUEST']._serialized_start=64
   _globals['_DESCRIBEREQUEST']._serialized_end=81
-  _globals['_DESCRIBERESPONSE']._serialized_start=83
-  _globals['_DESCRIBERESPONSE']._serialized_end=207
-  _globals['_SCOREREQUEST']._serialized_start=210
-  _globals['_SCOREREQUEST']._serialized_end=370
-  _globals['_SCORERESPONSE']._serialized_start=372
-  _globals['_SCORERESPONSE']._serialized_end=441
-  _globals['_REWARD']._serialized_start=444
-  _globals['_REWARD']._serialized_end=597
+  _globals['_DESCRIBERESPONSE']._serialized_start=84
+  _globals['_DESCRIBERESPONSE']._serialized_end=260
+  _globals['_SCOREREQUEST']._serialized_start=263
+  _globals['_SCOREREQUEST']._serialized_end=423
+  _globals['_SCORERESPONSE']._serialized_start=425
+  _globals['_SCORERESPONSE']._serialized_end=494
+  _globals['_REWARD']._serialized_start=596
+  _globals['_REWARD']._serialized_end=749
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 from protos.v1 import group_pb2 as _group_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -7,23 +8,34 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class LatencyClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LATENCY_CLASS_UNSPECIFIED: _ClassVar[LatencyClass]
+    LATENCY_CLASS_MACHINE: _ClassVar[LatencyClass]
+    LATENCY_CLASS_HUMAN: _ClassVar[LatencyClass]
+LATENCY_CLASS_UNSPECIFIED: LatencyClass
+LATENCY_CLASS_MACHINE: LatencyClass
+LATENCY_CLASS_HUMAN: LatencyClass
+
 class DescribeRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("task", "reward_digest", "dataset_digest", "components", "max_concurrency")
+    __slots__ = ("task", "reward_digest", "dataset_digest", "components", "max_concurrency", "latency_class")
     TASK_FIELD_NUMBER: _ClassVar[int]
     REWARD_DIGEST_FIELD_NUMBER: _ClassVar[int]
     DATASET_DIGEST_FIELD_NUMBER: _ClassVar[int]
     COMPONENTS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_CLASS_FIELD_NUMBER: _ClassVar[int]
     task: str
     reward_digest: str
     dataset_digest: str
     components: _containers.RepeatedScalarFieldContainer[str]
     max_concurrency: int
-    def __init__(self, task: _Optional[str] = ..., reward_digest: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., components: _Optional[_Iterable[str]] = ..., max_concurrency: _Optional[int] = ...) -> None: ...
+    latency_class: LatencyClass
+    def __init__(self, task: _Optional[str] = ..., reward_digest: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., components: _Optional[_Iterable[str]] = ..., max_concurrency: _Optional[int] = ..., latency_class: _Optional[_Union[LatencyClass, str]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("group", "input_size", "dataset_digest", "reward_digest", "vocabulary", "task_options")

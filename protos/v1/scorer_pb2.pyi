@@ -14,14 +14,16 @@ class ScorerRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StartScorer, _Mapping]] = ..., group: _Optional[bytes] = ...) -> None: ...
 
 class StartScorer(_message.Message):
-    __slots__ = ("spec", "data_path", "deadline_seconds")
+    __slots__ = ("spec", "data_path", "deadline_seconds", "artefacts_path")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DATA_PATH_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACTS_PATH_FIELD_NUMBER: _ClassVar[int]
     spec: bytes
     data_path: str
     deadline_seconds: float
-    def __init__(self, spec: _Optional[bytes] = ..., data_path: _Optional[str] = ..., deadline_seconds: _Optional[float] = ...) -> None: ...
+    artefacts_path: str
+    def __init__(self, spec: _Optional[bytes] = ..., data_path: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., artefacts_path: _Optional[str] = ...) -> None: ...
 
 class ScorerReply(_message.Message):
     __slots__ = ("started", "scored", "failed", "unfit")
@@ -36,14 +38,16 @@ class ScorerReply(_message.Message):
     def __init__(self, started: _Optional[_Union[ScorerStarted, _Mapping]] = ..., scored: _Optional[_Union[GroupScored, _Mapping]] = ..., failed: _Optional[_Union[GroupFailed, _Mapping]] = ..., unfit: _Optional[str] = ...) -> None: ...
 
 class ScorerStarted(_message.Message):
-    __slots__ = ("reward_digest", "dataset_digest", "refusal")
+    __slots__ = ("reward_digest", "dataset_digest", "refusal", "is_human")
     REWARD_DIGEST_FIELD_NUMBER: _ClassVar[int]
     DATASET_DIGEST_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    IS_HUMAN_FIELD_NUMBER: _ClassVar[int]
     reward_digest: str
     dataset_digest: str
     refusal: str
-    def __init__(self, reward_digest: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., refusal: _Optional[str] = ...) -> None: ...
+    is_human: bool
+    def __init__(self, reward_digest: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., refusal: _Optional[str] = ..., is_human: _Optional[bool] = ...) -> None: ...
 
 class GroupScored(_message.Message):
     __slots__ = ("scored", "load_seconds", "score_seconds")

@@ -16,6 +16,8 @@ import numpy as np
 from records import Group, Published, View
 from reward_workers.config import RewardWorkerConfig
 from reward_workers.digest import ScorerSettings
+from reward_workers.reward import load_reward
+from reward_workers.reward_config import RewardConfig
 from reward_workers.spec import ScoringSpec, make_spec
 from reward_workers.worker import RewardWorker
 from tasks.example import Category, Example
@@ -55,13 +57,34 @@ def by_token_spec(data: Path, **options: Any) -> ScoringSpec:
 
 
 def spec_of(
-    data: Path, task_name: str, options: Mapping[str, Any], *, input_size: int = 8, threads: int = 1
+    data: Path,
+    task_name: str,
+    options: Mapping[str, Any],
+    *,
+    input_size: int = 8,
+    threads: int = 1,
+    reward: Any = None,
 ) -> ScoringSpec:
+    """A run's; ``reward`` as in its TOML."""
     if str(USER_FOLDER) not in sys.path:
         sys.path.append(str(USER_FOLDER))
     dataset = open_dataset(data)
+    task = load_task(task_name, options, categories=dataset.categories)
+    config = None if reward is None else RewardConfig.model_validate(reward)
+    loaded = (
+        None
+        if config is None
+        else load_reward(
+            config,
+            task=task,
+            task_name=task_name,
+            task_options=options,
+            dataset_digest=dataset.digest,
+            patience_seconds=10,
+        )
+    )
     return make_spec(
-        load_task(task_name, options, categories=dataset.categories),
+        task,
         dataset,
         run="test",
         identity_hash="0" * 64,
@@ -69,6 +92,8 @@ def spec_of(
         task_options=options,
         input_size=input_size,
         scorer=ScorerSettings(threads=threads),
+        reward_config=config,
+        reward=loaded,
     )
 
 
@@ -168,13 +193,19 @@ class Running:
 
 @contextmanager
 def working(
-    queue: JobQueue, data: Path, *, name: str = "worker", **config: Any
+    queue: JobQueue,
+    data: Path,
+    *,
+    name: str = "worker",
+    artefacts_path: Path | None = None,
+    **config: Any,
 ) -> Iterator[Running]:
     metrics = Recorded()
     worker = RewardWorker(
         queue,
         RewardWorkerConfig(**{"heartbeat_seconds": 0.2, "drain_seconds": 5.0, **config}),
         data_path=data,
+        artefacts_path=artefacts_path,
         name=name,
         metrics=metrics,
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +21,7 @@ from reward_workers.config import RewardWorkerConfig
 from reward_workers.service import serve
 from reward_workers.worker import DRAINED
 from tests.reward_workers.scoring_run import (
+    USER_FOLDER,
     by_token_spec,
     eventually,
     group_of,
@@ -27,6 +31,7 @@ from tests.reward_workers.scoring_run import (
 )
 from tests.reward_workers.user_folder.by_token import WAIT
 from tests.reward_workers.worker_process import (
+    ROOT,
     anonymous_megabytes,
     is_alive,
     worker_process,
@@ -151,6 +156,22 @@ def test_a_detection_worker_is_small_and_starts_without_torch_and_ray(
             megabytes[num_scorers] = sum(map(anonymous_megabytes, pids))
     assert megabytes[1] < 300, megabytes
     assert megabytes[2] - megabytes[1] <= 150, megabytes
+
+
+def test_a_worker_outside_takes_a_custom_reward_from_a_folder_that_it_is_told_of(
+    server: RedisServer, queue: JobQueue, data: Path, tmp_path: Path
+) -> None:
+    code = tmp_path / "code"
+    shutil.copytree(USER_FOLDER, code, ignore=shutil.ignore_patterns("__pycache__"))
+    open_term(queue, spec_of(data, "by_token", {}, reward="values_by_token:largest"))
+    queue.put(0, 0, group_of(0, 1, 2, 3))
+    command = ["reward-worker", "--redis", server.url, "--run", "test", "--data", str(data)]
+    program = [sys.executable, "-m", "rewardtune", *command, "--lease-seconds", "1"]
+    with subprocess.Popen([*program, "--code", str(code)], cwd=ROOT) as worker:
+        try:
+            assert results(queue, [0]) == {0: [3.0, 4.0]}
+        finally:
+            worker.kill()
 
 
 def test_what_cannot_be_reached_or_had_is_an_error_at_once(server: RedisServer, data: Path) -> None:

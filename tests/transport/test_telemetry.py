@@ -97,7 +97,9 @@ def test_counters_and_listed_states_are_there_at_zero_before_anything_happens(ro
 def test_a_gauge_is_absent_until_it_is_known_unless_the_table_says_otherwise() -> None:
     learner = Telemetry("learner")
     assert "rewardtune_grad_norm" not in scraped(learner)
-    assert scraped(learner)["rewardtune_gpu_memory_bytes"] == {(): 0.0}
+    assert "rewardtune_gpu_memory_bytes" not in scraped(learner)
+    waiting = scraped(Telemetry("reward_worker"))["rewardtune_reward_worker_waiting_for_people"]
+    assert waiting == {(): 0.0}
     learner.set("grad_norm", 2.5)
     assert scraped(learner)["rewardtune_grad_norm"] == {(): 2.5}
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from records import CanaryLogProbs, PackedTensor, PackedWeights, Published
-from records.weights import WeightBuffer, contiguous, weights_digest
+from records.weights import TensorLayout, WeightBuffer, contiguous, weights_digest
 from transport import ray_weights
 from transport.file_weights import FileWeightStore
 from transport.ray_weights import RayWeightStore, join_ray_weights, start_ray_weights
@@ -242,6 +245,22 @@ def test_swapped_pages_and_renamed_tensors_change_the_digest() -> None:
     swapped = WeightBuffer(np.concatenate([data[4096:], data[:4096]]), sent.layout)
     renamed = contiguous({"v": PackedTensor(data, "uint8", ())})
     assert len({weights_digest(each) for each in (sent, swapped, renamed)}) == 3
+
+
+@pytest.mark.parametrize("num_pages", [0, 1, 2, 5, 64])
+@pytest.mark.parametrize("num_threads", [2, 3, 4])
+def test_threads_find_the_digest_that_one_finds(num_pages: int, num_threads: int) -> None:
+    data_B = np.random.default_rng(0).integers(0, 256, 64 + 4096 * num_pages, dtype=np.uint8)
+    layout = [TensorLayout("w", "float32", (len(data_B) // 4,), 0, len(data_B))]
+    weights = WeightBuffer(data_B, layout)
+    assert weights_digest(weights, num_threads=num_threads) == weights_digest(weights)
+    # By its definition.
+    words = np.frombuffer(data_B.tobytes(), np.uint64)
+    pages = [words[i : i + 512] for i in range(0, 512 * num_pages, 512)]
+    sums = [sum(map(int, page)) % 2**64 for page in [*pages, words[512 * num_pages :]]]
+    expected = hashlib.sha256(json.dumps([asdict(at) for at in layout]).encode())
+    expected.update(np.array(sums, np.uint64).tobytes())
+    assert weights_digest(weights) == expected.hexdigest()
 
 
 # Files.

@@ -94,6 +94,12 @@ class ByToken:
                 pass
         return Score(reward_S=reward_S)
 
+    def decode(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> list[list[int]]:
+        rows: list[list[int]] = tokens_ST.tolist()
+        return rows
+
     def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
         return None
 
