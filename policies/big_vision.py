@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from layers import resample_position_embedding
-from layers.published import fix_old_layout, load_npz, split_scanned
+from layers import published_names, resample_position_embedding
+from layers.published import Arrays, fix_old_layout, load_npz, split_scanned
 from policies.encoder_decoder import EncoderDecoder
 
-# Our name and the published one; # stands for the index of a layer. What follows a row's name
-# (.query.kernel) is the same on both sides but for the separator.
 _NAMES = (
     ("patch_embedding", "EmbedPatches"),
     ("position_embedding", "pos_embedding_encoder"),
@@ -56,7 +53,7 @@ _VIT_PARTS = {
 # What a plain ViT has and an encoder does not use, and what it cannot fill.
 _NOT_FROM_VIT = ("cls", "head/.*", "pre_logits/.*", "decoder/.*", "pos_embedding_decoder")
 
-_NUM_LISTED = 12
+_NETWORK = "an encoder-decoder"
 
 
 def to_published(name: str) -> str:
@@ -65,7 +62,7 @@ def to_published(name: str) -> str:
     Raises:
         ValueError: an ``EncoderDecoder`` has no such parameter.
     """
-    return _translate(name, _NAMES, ".", "/")
+    return published_names.to_published(name, _NAMES, network=_NETWORK)
 
 
 def from_published(name: str) -> str:
@@ -74,10 +71,31 @@ def from_published(name: str) -> str:
     Raises:
         ValueError: vtt has no such parameter.
     """
-    return _translate(name, [(published, ours) for ours, published in _NAMES], "/", ".")
+    return published_names.from_published(name, _NAMES, network=_NETWORK)
 
 
-@torch.no_grad()
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A checkpoint's parameters by the names of vtt."""
+
+    arrays: Arrays
+    is_plain_vit: bool
+    """It holds an encoder and no decoder."""
+
+
+def read_big_vision(path: str | Path) -> Published:
+    """Read a checkpoint of any layout; see ``load_npz``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read.
+    """
+    arrays = {n: a for n, a in load_npz(path).items() if not n.startswith("state/")}
+    arrays = split_scanned(fix_old_layout(arrays))
+    is_plain_vit = any(name.startswith("Transformer/") for name in arrays)
+    return Published({_as_vtt(name): array for name, array in arrays.items()}, is_plain_vit)
+
+
 def load_big_vision(
     policy: EncoderDecoder, path: str | Path, *, dont_load: Sequence[str] = ()
 ) -> None:
@@ -97,35 +115,41 @@ def load_big_vision(
         ValueError: the file cannot be read; or arrays are missing, unexpected or misshapen, all
             listed in one message; or a pattern matches nothing. The policy is then as it was.
     """
-    arrays = {n: a for n, a in load_npz(path).items() if not n.startswith("state/")}
-    arrays = split_scanned(fix_old_layout(arrays))
-    is_plain_vit = any(name.startswith("Transformer/") for name in arrays)
-    arrays = {_as_vtt(name): array for name, array in arrays.items()}
+    fill(policy, read_big_vision(path), path, dont_load=dont_load)
+
+
+@torch.no_grad()
+def fill(
+    policy: EncoderDecoder,
+    published: Published,
+    path: str | Path,
+    *,
+    dont_load: Sequence[str] = (),
+) -> None:
+    """``load_big_vision`` of what ``read_big_vision`` gave; takes its arrays out one by one."""
+    arrays = published.arrays
     parameters = {to_published(name): p for name, p in policy.named_parameters()}
 
     _check_patterns(dont_load, parameters.keys() | arrays.keys())
-    passed_over = [*dont_load, *(_NOT_FROM_VIT if is_plain_vit else ())]
+    passed_over = [*dont_load, *(_NOT_FROM_VIT if published.is_plain_vit else ())]
     for name in parameters.keys() | arrays.keys():
         if any(re.fullmatch(pattern, name) for pattern in passed_over):
             parameters.pop(name, None)
             arrays.pop(name, None)
-    _check_fit(arrays, parameters, path)
+    published_names.check_fit(
+        {name: array.shape for name, array in arrays.items()},
+        {name: tuple(parameter.shape) for name, parameter in parameters.items()},
+        path,
+        network="the policy",
+        advice="Give the policy the checkpoint's sizes, or name what to pass over in dont_load",
+        fits=_fits,
+    )
     for name, parameter in parameters.items():
         # Popped: what has been copied need not be kept.
         value = torch.from_numpy(np.ascontiguousarray(arrays.pop(name)))
         if value.shape != parameter.shape:
             value = _resample(value, parameter)
         parameter.copy_(value)
-
-
-def _translate(name: str, rows: Iterable[tuple[str, str]], old: str, new: str) -> str:
-    for before, after in rows:
-        pattern = re.escape(before).replace(r"\#", r"(?P<layer>\d+)")
-        match = re.fullmatch(f"{pattern}(?P<rest>{re.escape(old)}.*)?", name)
-        if match:
-            layer = match["layer"] if "#" in before else ""
-            return after.replace("#", layer) + (match["rest"] or "").replace(old, new)
-    raise ValueError(f"'{name}' is no parameter of an encoder-decoder")
 
 
 def _as_vtt(name: str) -> str:
@@ -141,31 +165,6 @@ def _check_patterns(patterns: Sequence[str], names: Iterable[str]) -> None:
                 f"dont_load pattern '{pattern}' matches no array; their names are such as "
                 f"{', '.join(names[:3])}"
             )
-
-
-def _check_fit(
-    arrays: Mapping[str, NDArray[Any]], parameters: Mapping[str, Tensor], path: str | Path
-) -> None:
-    problems = {
-        "missing": sorted(parameters.keys() - arrays.keys()),
-        "unexpected": sorted(arrays.keys() - parameters.keys()),
-        "misshapen": [
-            f"{name} {list(arrays[name].shape)} instead of {list(parameters[name].shape)}"
-            for name in sorted(parameters.keys() & arrays.keys())
-            if not _fits(name, arrays[name].shape, tuple(parameters[name].shape))
-        ],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{len(n)} {what}: {_some(n)}" for what, n in problems.items() if n)
-        raise ValueError(
-            f"checkpoint {path} does not fit the policy: {listed}. Give the policy the "
-            f"checkpoint's sizes, or name what to pass over in dont_load"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = [f"and {len(names) - _NUM_LISTED} more"] if len(names) > _NUM_LISTED else []
-    return ", ".join([*names[:_NUM_LISTED], *more])
 
 
 def _fits(name: str, found: tuple[int, ...], needed: tuple[int, ...]) -> bool:

@@ -68,11 +68,8 @@ def draw_boxes(
     A picture whose longer side is below ``min_side`` is enlarged by a whole number, so that
     the words can be read.
     """
-    height, width = image_HWC.shape[:2]
-    scale = max(1, math.ceil(min_side / max(height, width)))
-    picture = Image.fromarray(image_HWC).resize(
-        (width * scale, height * scale), Image.Resampling.NEAREST
-    )
+    picture = enlarged(image_HWC, min_side=min_side)
+    scale = picture.width // image_HWC.shape[1]
     canvas = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=_FONT_SIZE)
     for box in boxes:
@@ -84,6 +81,15 @@ def draw_boxes(
         colour = _colour(box.label)
         _write_tag(canvas, box.text, x0, y0, colour=colour, font=font, size=picture.size)
     return picture
+
+
+def enlarged(image_HWC: NDArray[np.uint8], *, min_side: int = 384) -> Image.Image:
+    """The picture, enlarged by a whole number where its longer side is below ``min_side``."""
+    height, width = image_HWC.shape[:2]
+    scale = max(1, math.ceil(min_side / max(height, width)))
+    return Image.fromarray(image_HWC).resize(
+        (width * scale, height * scale), Image.Resampling.NEAREST
+    )
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:

@@ -6,27 +6,37 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from policies.draw import GREEDY, Decoding
-from policies.encoder_decoder import EncoderDecoder
+from policies.policy import Policy
 from policies.policy_file import LoadedPolicy, check_vocabulary, load_policy
-from rewardtune.draw import annotated_boxes, draw_boxes, predicted_boxes, side_by_side
+from records import Score
+from rewardtune.draw import (
+    annotated_boxes,
+    draw_boxes,
+    enlarged,
+    predicted_boxes,
+    side_by_side,
+)
 from rewardtune.evaluation import evaluate_policy
 from rewardtune.json_file import write_json
 from tasks.example import Category, Dataset, Example
 from tasks.image_folder import ImageFolder
 from tasks.images import decode_image
-from tasks.task import Task, load_task
+from tasks.task import PicturedTask, Task, load_task
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyPolicy:
     """A policy on its device, with the task whose tokens it speaks."""
 
-    policy: EncoderDecoder
+    policy: Policy
     task: Task
 
 
@@ -69,7 +79,11 @@ def policy_for_images(
     """
     loaded = load_policy(path)
     names = loaded.vocabulary.get("class_names", ())
-    categories = [Category(id=number, name=name) for number, name in enumerate(names, start=1)]
+    things = loaded.vocabulary.get("is_thing", [True] * len(names))
+    categories = [
+        Category(id=number, name=name, is_thing=is_thing)
+        for number, (name, is_thing) in enumerate(zip(names, things, strict=True), start=1)
+    ]
     folder = ImageFolder(images, categories=categories)
     ready = _ready(path, loaded, categories, task=task, options=options, threads=threads)
     return ready, folder
@@ -87,14 +101,16 @@ def write_predictions(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Write ``results.json`` and a picture of every example; returns how many.
+    """Write the results and a picture of every example; returns how many.
 
-    Pictures show the annotation beside the prediction, where there is one. Results have all
-    boxes, whatever ``min_score``.
+    Pictures show the annotation beside the prediction, where there is one. Results are
+    ``results.json``, or the task's own official files. They have all boxes, whatever
+    ``min_score``.
     """
+    is_plain = isinstance(dataset, ImageFolder)
     evaluation = evaluate_policy(
         ready.policy,
-        ready.task,
+        cast(Task, _Unjudged(ready.task)) if is_plain else ready.task,
         dataset,
         indices=indices,
         score_rules=[score_rule] if score_rule else None,
@@ -110,22 +126,22 @@ def write_predictions(
     for index in indices:
         example = dataset.example(index)
         found = records_of[example.image_id]
-        if isinstance(dataset, ImageFolder):
+        if isinstance(dataset, ImageFolder) and not isinstance(ready.task, PicturedTask):
             found = [_named(record, example, dataset) for record in found]
         results += found
-        image_HWC = decode_image(example.image)
-        prediction = draw_boxes(
-            image_HWC, predicted_boxes(found, dataset.categories, min_score=min_score)
-        )
+        prediction = _picture(ready.task, dataset, example, found, min_score=min_score)
         if not isinstance(dataset, ImageFolder):
-            annotation = draw_boxes(image_HWC, annotated_boxes(example, dataset.categories))
+            annotation = _picture(ready.task, dataset, example, None)
             prediction = side_by_side({"annotation": annotation, "prediction": prediction})
         name = Path(example.file_name).stem
         if name in names:  # a.jpg and a.png, or the same name in two folders
             name = f"{name}-{example.image_id}"
         names.add(name)
         prediction.save(output / f"{name}.png")
-    write_json(output / "results.json", results)
+    if isinstance(ready.task, PicturedTask):
+        ready.task.write_results(results, output)
+    else:
+        write_json(output / "results.json", results)
     return len(indices)
 
 
@@ -154,6 +170,41 @@ def _ready(
     check_vocabulary(loaded.vocabulary, built.describe_vocabulary(), path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return ReadyPolicy(policy=loaded.policy.to(device).eval(), task=built)
+
+
+class _Unjudged:
+    """A task whose predictions nobody can judge: plain pictures have no annotation."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def score(self, tokens_ST: NDArray[np.int32], *place: Any, input_size: int) -> Score:
+        return Score(reward_S=np.zeros(len(tokens_ST)))
+
+    def evaluate(self, *results: Any, indices: Sequence[int]) -> dict[str, float]:
+        return {}
+
+
+def _picture(
+    task: Task,
+    dataset: Dataset,
+    example: Example,
+    records: Sequence[dict[str, Any]] | None,
+    *,
+    min_score: float = 0.0,
+) -> Image.Image:
+    """What was found in an example, or, of None, what its annotation says."""
+    if isinstance(task, PicturedTask):
+        return enlarged(task.draw(example, records))
+    boxes = (
+        annotated_boxes(example, dataset.categories)
+        if records is None
+        else predicted_boxes(records, dataset.categories, min_score=min_score)
+    )
+    return draw_boxes(decode_image(example.image), boxes)
 
 
 def _named(record: dict[str, Any], example: Example, folder: ImageFolder) -> dict[str, Any]:

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from records import View
 from tasks.example import Dataset
 from tasks.images import decode_image
+from tasks.task import InputTask, Task
 from tasks.view import view_image
 
 
 def images_in_view(
-    dataset: Dataset, seen: Sequence[tuple[int, View]], *, input_size: int
+    dataset: Dataset, seen: Sequence[tuple[int, View]], *, task: Task, input_size: int
 ) -> NDArray[np.float32]:
     """Pictures of examples through their views, [G, input_size, input_size, 3] in [-1, 1].
+
+    As the task's policy is shown them: without colour, say.
 
     Raises:
         ValueError: a picture cannot be decoded; names its example.
@@ -34,4 +37,4 @@ def images_in_view(
                 f"image {example.file_name} (id {example.image_id}, example {index}): {error}"
             ) from error
         images_GHWC[row] = view_image(image, view, input_size=input_size)
-    return images_GHWC
+    return task.input_images(images_GHWC) if isinstance(task, InputTask) else images_GHWC

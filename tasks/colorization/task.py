@@ -1,0 +1,269 @@
+"""The colorization task: codes of a stage I, rewarded for vivid and diverse colour.
+
+Axes: S rollouts, T tokens of a sequence, Q probed tokens, H height, W width, 3 colours.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from records import Group, Score, TokenTargets, View
+from tasks.colorization.codec import colour_image, grey, in_image, label_maps
+from tasks.colorization.kernel import colour_rewards
+from tasks.colorization.metric import colour_metrics, lightness_psnr, psnr
+from tasks.colorization.reward import HueRange, VividRule, round_to_levels
+from tasks.example import Category, Dataset, Example
+from tasks.images import decode_image
+from tasks.uvim.options import StageOneOptions, read_options, stage_one_artefact
+
+if TYPE_CHECKING:
+    from tasks.uvim.codec import StageOneCodec
+
+SCORE_RULES = ("picture",)
+"""One picture per image: there is nothing to rank."""
+
+FOLDER = "pictures"
+_PNG = "png"
+"""Where a record holds its picture: a PNG in base64, which files of results have in a folder."""
+
+
+class ColorizationOptions(StageOneOptions):
+    """Options of ``load_task("colorization", ...)``."""
+
+    vivid_rule: VividRule = "chroma"
+    """Vivid is sqrt(a^2 + b^2) > 10, or "squared" as the printed formula reads."""
+
+    hue_range: HueRange = "full"
+    """Hue over the circle, or over "half" of it as the printed formula reads."""
+
+
+class ColorizationTask:
+    """Codec, reward and metric of colorization; implements ``tasks.task.Task``."""
+
+    def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
+        """Validate the options and map stage I into memory.
+
+        Args:
+            options: the fields of ``ColorizationOptions``.
+            categories: of no consequence here.
+
+        Raises:
+            ValueError: an option that is unknown or out of range, a stage I that cannot be read
+                or is for other labels.
+        """
+        from tasks.uvim.codec import DecodeSettings, open_codec
+
+        self._options = read_options(ColorizationOptions, options, task=self.name)
+        settings = DecodeSettings(
+            dtype=self._options.decode_dtype,
+            batch=self._options.decode_batch,
+            threads=self._options.decode_threads,
+        )
+        self._codec: StageOneCodec = open_codec(self._options.stage_one, settings)
+        if self._codec.config.kind != "colorization":
+            raise ValueError(
+                f"stage I {self._options.stage_one} is for {self._codec.config.kind}: name one "
+                f"for colorization in task_options.stage_one"
+            )
+        self._last: _Decoded | None = None
+
+    @staticmethod
+    def artefacts(options: Mapping[str, Any]) -> Mapping[str, Path]:
+        return stage_one_artefact(options)
+
+    @property
+    def name(self) -> str:
+        return "colorization"
+
+    @property
+    def codec(self) -> StageOneCodec:
+        return self._codec
+
+    @property
+    def vocab_size(self) -> int:
+        return self._codec.vocab_size
+
+    @property
+    def sequence_length(self) -> int:
+        return self._codec.sequence_length
+
+    @property
+    def stop_token(self) -> None:
+        """There is none: every position holds a code."""
+        return None
+
+    @property
+    def probe_tokens(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def score_rules(self) -> tuple[str, ...]:
+        return SCORE_RULES
+
+    def describe_vocabulary(self) -> dict[str, Any]:
+        """What each token means, as JSON: a code of the one stage I that made it."""
+        return {
+            "task": self.name,
+            "vocab_size": self.vocab_size,
+            "sequence_length": self.sequence_length,
+            "stage_one": self._codec.digest,
+        }
+
+    @staticmethod
+    def input_images(images_GHW3: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the policy sees of pictures in their views: no colour."""
+        return grey(images_GHW3)
+
+    def target_tokens(
+        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
+    ) -> NDArray[np.int32]:
+        """The picture seen in the view, encoded by stage I; nothing is drawn from ``rng``."""
+        image = colour_image(example, view, input_size=self._checked(input_size))
+        return self._codec.encode(label_maps(image), grey(image))
+
+    def score(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Score:
+        """Rewards of a group's rollouts: vivid fraction times hue entropy, 0 to ln 7.
+
+        Components: "vivid" and "entropy", whose product is the reward.
+
+        Raises:
+            ValueError: tokens of another shape or vocabulary, or an input of another size than
+                stage I's.
+        """
+        self._checked(input_size)
+        rewards = colour_rewards(
+            self._pictures(tokens_ST, example, view, input_size=input_size),
+            vivid_rule=self._options.vivid_rule,
+            hue_range=self._options.hue_range,
+        )
+        return Score(
+            reward_S=rewards.reward_N,
+            components={"vivid": rewards.vivid_N, "entropy": rewards.entropy_N},
+        )
+
+    def decode(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> list[NDArray[np.uint8]]:
+        """The picture of each rollout, as large as the example's image [H, W, 3]."""
+        pictures = self._pictures(tokens_ST, example, view, input_size=self._checked(input_size))
+        return [in_image(picture, example, view) for picture in pictures]
+
+    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
+        return None
+
+    def predict(
+        self,
+        tokens_T: NDArray[np.int32],
+        log_probs_T: NDArray[np.float32],
+        probe_log_probs_TQ: NDArray[np.float32],
+        example: Example,
+        view: View,
+        *,
+        input_size: int,
+        score_rule: str,
+    ) -> list[dict[str, Any]]:
+        """One sequence as a picture of the image's own size.
+
+        One record: image_id, file_name and "png", the picture as a PNG in base64.
+        """
+        if score_rule not in SCORE_RULES:
+            raise ValueError(f"score_rule '{score_rule}' is unknown: choose from {SCORE_RULES}")
+        (picture,) = self.decode(tokens_T[None], example, view, input_size=input_size)
+        stream = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(picture)).save(stream, format="PNG")
+        return [
+            {
+                "image_id": example.image_id,
+                "file_name": f"{Path(example.file_name).stem}.png",
+                _PNG: base64.b64encode(stream.getvalue()).decode("ascii"),
+            }
+        ]
+
+    def evaluate(
+        self, results: Sequence[Mapping[str, Any]], dataset: Dataset, *, indices: Sequence[int]
+    ) -> dict[str, float]:
+        """Means over the pictures of the examples at ``indices``, as large as their images.
+
+        Keys: colour_reward, vivid, entropy, colourfulness, total_variation_a, total_variation_b;
+        and against the originals psnr and psnr_lightness, where they differ at all.
+
+        Raises:
+            ValueError: no indices, or an example without result.
+        """
+        if not indices:
+            raise ValueError("evaluate needs at least one example, got no indices")
+        record_of = {record["image_id"]: record for record in results}
+        figures: dict[str, list[float]] = {}
+        for index in indices:
+            example = dataset.example(index)
+            if example.image_id not in record_of:
+                raise ValueError(f"image {example.image_id} ({example.file_name}) has no result")
+            picture = _picture_of(record_of[example.image_id])
+            original = decode_image(example.image)
+            metrics = colour_metrics(
+                picture, vivid_rule=self._options.vivid_rule, hue_range=self._options.hue_range
+            )
+            for name, value in {
+                "colour_reward": metrics.reward,
+                "vivid": metrics.vivid,
+                "entropy": metrics.entropy,
+                "colourfulness": metrics.colourfulness,
+                "total_variation_a": metrics.total_variation_a,
+                "total_variation_b": metrics.total_variation_b,
+                "psnr": psnr(picture, original),
+                "psnr_lightness": lightness_psnr(picture, original),
+            }.items():
+                if np.isfinite(value):
+                    figures.setdefault(name, []).append(value)
+        return {name: float(np.mean(values)) for name, values in figures.items()}
+
+    def draw(
+        self, example: Example, records: Sequence[Mapping[str, Any]] | None
+    ) -> NDArray[np.uint8]:
+        """A record's picture, or the original."""
+        return decode_image(example.image) if records is None else _picture_of(records[0])
+
+    def write_results(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """A folder ``pictures`` of PNGs, from which every figure can be computed again."""
+        pictures = folder / FOLDER
+        pictures.mkdir(parents=True, exist_ok=True)
+        for record in records:
+            (pictures / record["file_name"]).write_bytes(base64.b64decode(record[_PNG]))
+
+    def _pictures(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> NDArray[np.uint8]:
+        """Pictures of the view [S, H, W, 3]; those asked for last are kept."""
+        wanted = (example.image_id, view, tokens_ST.shape, tokens_ST.tobytes())
+        if self._last is None or self._last[0] != wanted:
+            image = colour_image(example, view, input_size=input_size)
+            decoded = self._codec.decode_colours(tokens_ST, grey(image))
+            self._last = (wanted, round_to_levels(decoded))
+        return self._last[1]
+
+    def _checked(self, input_size: int) -> int:
+        needed = self._codec.config.input_size
+        if input_size != needed:
+            raise ValueError(
+                f"the policy sees {input_size} x {input_size} pixels but stage I "
+                f"{self._options.stage_one} decodes {needed} x {needed}: set policy.input_size to "
+                f"{needed}, or name another task_options.stage_one"
+            )
+        return input_size
+
+
+_Decoded = tuple[tuple[Any, ...], NDArray[np.uint8]]
+
+
+def _picture_of(record: Mapping[str, Any]) -> NDArray[np.uint8]:
+    return decode_image(base64.b64decode(record[_PNG]))

@@ -1,0 +1,189 @@
+"""The UViM configs of configs/paper against the paper's tables 5 and 7, cell by cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from learner.config import AdafactorConfig
+from rewardtune.config import RunConfig
+from rewardtune.config_file import load_config
+from rewardtune.stage_one_config import load_stage_one_config
+from tasks.colorization.task import ColorizationOptions
+from tasks.panoptic.task import PanopticOptions
+from tasks.uvim.options import read_options
+
+PAPER = Path(__file__).resolve().parents[2] / "configs" / "paper"
+TASKS = ("panoptic", "colorization")
+
+UVIM = {
+    "input_size": 512,
+    "patch_size": 16,
+    "width": 1024,
+    "num_heads": 16,
+    "mlp_width": 4096,
+    "encoder_depth": 24,
+    "decoder_depth": 24,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tuning run. N counts all samples of an image, the baseline's included."""
+
+    batch: int
+    steps: int
+    warmup: int
+    learning_rate: float
+    num_samples: int = 2
+
+
+TABLES = {
+    "panoptic": Row(128, 30_000, 4_000, 1e-6),  # table 5
+    "colorization": Row(512, 1_000, 0, 3e-7),  # table 7
+}
+
+
+def load(name: str) -> RunConfig:
+    return load_config(PAPER / f"{name}.toml")
+
+
+def optimizer(config: RunConfig) -> AdafactorConfig:
+    assert isinstance(config.learner.optimizer, AdafactorConfig)
+    return config.learner.optimizer
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_cell_of_tables_5_and_7_stands_in_its_config(task: str) -> None:
+    row, config = TABLES[task], load(f"{task}_tune")
+    assert (config.task, config.mode) == (task, "tune")
+    assert {key: getattr(config.policy, key) for key in UVIM} == UVIM
+    assert config.learner.batch_size == row.batch
+    assert config.learner.num_steps == row.steps
+    assert config.learner.schedule.warmup == row.warmup
+    assert config.learner.schedule.decay == "constant"
+    assert optimizer(config).learning_rate == row.learning_rate
+    assert config.sampler.num_samples == row.num_samples
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_tuning_is_algorithm_2_to_the_letter(task: str) -> None:
+    config = load(f"{task}_tune")
+    assert config.depth == 0 and not config.weighs_importance
+    assert config.learner.estimator == "first"
+    assert config.learner.baseline and config.learner.reward_weight == 1.0
+    sampler = config.sampler
+    assert (sampler.temperature, sampler.top_k, sampler.top_p) == (1, None, None)
+    assert config.evaluation.decoding == "greedy"
+
+
+@pytest.mark.parametrize("name", [f"{task}_{kind}" for task in TASKS for kind in ("mle", "tune")])
+def test_the_optimizer_is_uvims(name: str) -> None:
+    adafactor = optimizer(load(name))
+    assert (adafactor.momentum, adafactor.momentum_dtype) == (0.9, "bfloat16")
+    assert adafactor.beta2_cap == 0.95
+    assert adafactor.grad_clip_norm is None and adafactor.clipping_threshold is None
+    assert adafactor.weight_decay_multipliers == ((".*/kernel", 1.0),)
+    if name.endswith("_tune"):
+        assert adafactor.weight_decay == 0.0 and adafactor.learning_rate_multipliers == ()
+
+
+@pytest.mark.parametrize(
+    ("task", "num_examples", "epochs"),
+    [("panoptic", 114_191, 200), ("colorization", 1_277_071, 50)],
+)
+def test_likelihood_training_is_as_published(task: str, num_examples: int, epochs: int) -> None:
+    config = load(f"{task}_mle")
+    assert config.mode == "pretrain"
+    assert {key: getattr(config.policy, key) for key in UVIM} == UVIM
+    assert config.learner.batch_size == 512
+    assert config.learner.num_steps == round(num_examples * epochs / 512)
+    assert (config.learner.schedule.decay, config.learner.schedule.warmup) == ("cosine", 4_000)
+    assert (optimizer(config).learning_rate, optimizer(config).weight_decay) == (1e-3, 1e-6)
+
+
+def test_the_encoder_of_a_likelihood_run_learns_at_a_tenth_of_the_rate() -> None:
+    import torch
+
+    from learner.optimizer import Optimizer
+    from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+
+    sizes = {"input_size": 16, "patch_size": 8, "width": 8, "num_heads": 2, "mlp_width": 8}
+    depths = {"encoder_depth": 1, "decoder_depth": 1, "vocab_size": 3, "sequence_length": 2}
+    policy = EncoderDecoder(EncoderDecoderConfig.model_validate({**sizes, **depths}))
+    config = optimizer(load("panoptic_mle")).model_copy(update={"weight_decay": 0.0})
+    slow = config.model_copy(update={"learning_rate": 1e-4, "learning_rate_multipliers": ()})
+    start = {name: parameter.detach().clone() for name, parameter in policy.named_parameters()}
+    moved: list[dict[str, torch.Tensor]] = []
+    for settings in (config, slow):
+        policy.load_state_dict(start)
+        made = Optimizer(dict(policy.named_parameters()), settings)
+        torch.manual_seed(0)
+        for parameter in policy.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        made.step(1.0)
+        moved.append({n: p.detach() - start[n] for n, p in policy.named_parameters()})
+    for name in start:
+        is_encoder = not name.startswith("decoder.")
+        is_slow = torch.allclose(moved[0][name], moved[1][name], rtol=1e-2, atol=1e-6)
+        assert is_slow == is_encoder, name
+
+
+@pytest.mark.parametrize(
+    ("task", "num_examples", "epochs"),
+    [("panoptic", 114_191, 1000), ("colorization", 1_277_071, 100)],
+)
+def test_stage_one_is_as_published(task: str, num_examples: int, epochs: int) -> None:
+    config = load_stage_one_config(PAPER / f"{task}_stage_one.toml")
+    sizes = config.network.sizes(config.task, 133)
+    assert (sizes.input_size, sizes.patch_size, sizes.width, sizes.num_heads) == (512, 16, 768, 12)
+    assert (sizes.mlp_width, sizes.encoder_depth, sizes.decoder_depth) == (3072, 6, 12)
+    assert (sizes.code_length, sizes.dict_size, sizes.codeword_width) == (256, 4096, 768)
+    assert sizes.bottleneck == "resize"
+    outputs = {"panoptic": {"semantics": 134, "instances": 100}, "colorization": {"color": 3}}
+    assert sizes.outputs == outputs[task]
+    training = config.training
+    assert training.batch_size == 1024
+    assert training.num_steps == round(num_examples * epochs / 1024)
+    assert (training.schedule.decay, training.schedule.warmup) == ("cosine", 4_000)
+    adafactor = training.optimizer
+    assert isinstance(adafactor, AdafactorConfig)
+    assert (adafactor.learning_rate, adafactor.weight_decay) == (4e-4, 4e-5)
+    assert (adafactor.grad_clip_norm, adafactor.beta2_cap) == (1.0, 0.95)
+    assert (training.commitment_weight, training.dictionary_momentum) == (0.0, 0.995)
+    assert (training.min_count, training.code_dropout) == (0.1, "random")
+
+
+@pytest.mark.parametrize(
+    ("task", "num_values"), [("panoptic", 226_743_808), ("colorization", 135_851_008)]
+)
+def test_a_full_size_stage_one_has_as_many_values_as_the_published(
+    task: str, num_values: int
+) -> None:
+    import torch
+
+    from tasks.uvim.stage_one import StageOne
+
+    config = load_stage_one_config(PAPER / f"{task}_stage_one.toml")
+    with torch.device("meta"):
+        network = StageOne(config.network.sizes(config.task, 133))
+    assert sum(tensor.numel() for tensor in network.state_dict().values()) == num_values
+
+
+def test_the_rewards_are_the_papers() -> None:
+    panoptic = read_options(PanopticOptions, load("panoptic_tune").task_options, task="panoptic")
+    assert (panoptic.false_positive_weight, panoptic.min_fraction) == (0.3, 0.0)
+    colours = read_options(
+        ColorizationOptions, load("colorization_tune").task_options, task="colorization"
+    )
+    assert (colours.vivid_rule, colours.hue_range) == ("chroma", "full")
+    for options in (panoptic, colours):
+        assert options.decode_batch == 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_all_runs_of_a_task_speak_the_same_codes(task: str) -> None:
+    codecs = {str(load(f"{task}_{kind}").task_options["stage_one"]) for kind in ("mle", "tune")}
+    assert codecs == {f"checkpoints/{task}_stage_one.safetensors"}
