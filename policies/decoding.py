@@ -1,10 +1,10 @@
 """Drawing token sequences with cached keys and values.
 
 Keys and values of the image stand once per group; those of the tokens drawn so far in a cache
-of fixed size. Nothing in the loop waits for a GPU.
+of fixed size.
 
 Axes: G groups, S sequences of a group, N = G*S, T tokens, P patches, D width, H heads, E width
-of a head, V vocabulary, Q probed tokens.
+of a head, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor
 from layers.attention import CrossAttention, fused_projection, split_heads
 from layers.dense import LAYER_NORM_EPSILON, LayerNorm
 from layers.transformer import DecoderBlock
-from policies.draw import Decoding, draw_tokens, invert_cumulative
+from policies.draw import Decoding
+from policies.left_to_right import draw_left_to_right
 from policies.past import token_past
 from policies.policy import Samples
 from policies.prepared import PreparedLinear
@@ -147,68 +148,12 @@ def decode(
     Computes in the context's dtype, but for the head: its logits are float32.
     """
     num_groups, num_samples, length = uniforms_GST.shape
-    num_sequences = num_groups * num_samples
-    uniforms_TN = uniforms_GST.flatten(0, 1).t().contiguous()
-    drawn = _Drawn(length, num_sequences, probe_tokens, device=context_GPD.device)
-    token_N = torch.zeros_like(drawn.tokens_TN[0])
-    is_finished_N = torch.zeros_like(token_N, dtype=torch.bool)
     # Its own dtypes, whatever the caller's autocast.
     with torch.autocast(context_GPD.device.type, enabled=False):
-        network = _Network(decoder, context_GPD, num_sequences, length)
-        for position in range(length):
-            logits_NV = network.logits(token_N, position)
-            probability_NV = logits_NV.softmax(dim=-1)
-            if decoding.samples_the_policy:
-                token_N = invert_cumulative(probability_NV, uniforms_TN[position])
-            else:
-                token_N = draw_tokens(logits_NV, uniforms_TN[position], decoding)
-            if stop_token is not None:
-                token_N = token_N.masked_fill(is_finished_N, 0)
-                is_finished_N = is_finished_N | (token_N == stop_token)
-            drawn.record(position, token_N, logits_NV, probability_NV)
-    return drawn.samples((num_groups, num_samples), stop_token)
-
-
-class _Drawn:
-    """What was drawn so far; all that can wait is computed once, at the end."""
-
-    def __init__(
-        self,
-        length: int,
-        num_sequences: int,
-        probe_tokens: tuple[int, ...],
-        *,
-        device: torch.device,
-    ) -> None:
-        def empty(*width: int) -> Tensor:
-            return torch.empty(length, num_sequences, *width, device=device)
-
-        self.tokens_TN = torch.zeros(length, num_sequences, dtype=torch.int64, device=device)
-        self._probes_Q = torch.tensor(probe_tokens, dtype=torch.int64, device=device)
-        self._logit_TN1 = empty(1)
-        self._probe_logits_TNQ = empty(len(probe_tokens))
-        self._top_logit_TN = empty()
-        self._top_probability_TN = empty()
-
-    def record(
-        self, position: int, token_N: Tensor, logits_NV: Tensor, probability_NV: Tensor
-    ) -> None:
-        self.tokens_TN[position] = token_N
-        torch.gather(logits_NV, 1, token_N[:, None], out=self._logit_TN1[position])
-        torch.index_select(logits_NV, 1, self._probes_Q, out=self._probe_logits_TNQ[position])
-        torch.amax(logits_NV, dim=-1, out=self._top_logit_TN[position])
-        torch.amax(probability_NV, dim=-1, out=self._top_probability_TN[position])
-
-    def samples(self, group_shape: tuple[int, int], stop_token: int | None) -> Samples:
-        # The logsumexp of the logits, from the softmax that was there anyway.
-        normaliser_TN1 = (self._top_logit_TN - self._top_probability_TN.log())[..., None]
-        log_probs_TN = (self._logit_TN1 - normaliser_TN1).squeeze(-1)
-        if stop_token is not None:
-            is_stop_TN = (self.tokens_TN == stop_token).to(torch.int64)
-            log_probs_TN = log_probs_TN.masked_fill(is_stop_TN.cumsum(0) > is_stop_TN, 0.0)
-        probe_log_probs_TNQ = self._probe_logits_TNQ - normaliser_TN1
-        return Samples(
-            tokens_GST=self.tokens_TN.t().to(torch.int32).unflatten(0, group_shape),
-            log_probs_GST=log_probs_TN.t().unflatten(0, group_shape),
-            probe_log_probs_GSTQ=probe_log_probs_TNQ.transpose(0, 1).unflatten(0, group_shape),
+        return draw_left_to_right(
+            _Network(decoder, context_GPD, num_groups * num_samples, length),
+            uniforms_GST,
+            decoding=decoding,
+            probe_tokens=probe_tokens,
+            stop_token=stop_token,
         )

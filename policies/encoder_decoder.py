@@ -6,54 +6,23 @@ V vocabulary.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from layers import DecoderBlock, Dense, Encoder, LayerNorm, PatchEmbedding, sincos2d
+from layers import DecoderBlock, Dense, LayerNorm
 from layers.transformer import run_block
 from policies.decoding import decode
 from policies.draw import Decoding
+from policies.log_probs import log_probs_of
 from policies.policy import Samples, TokenLogProbs, TokenQueries
+from policies.vit import EncoderDecoderConfig, VitPolicy, position_embedding
 
-
-class EncoderDecoderConfig(BaseModel):
-    """Sizes of the network; stored beside its weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input_size: PositiveInt
-    """Side of the square input image, in pixels."""
-    patch_size: PositiveInt
-    width: PositiveInt
-    num_heads: PositiveInt
-    mlp_width: PositiveInt
-    encoder_depth: PositiveInt
-    decoder_depth: PositiveInt
-    vocab_size: PositiveInt
-    sequence_length: PositiveInt
-    position_embedding: Literal["learned", "sincos2d"] = "learned"
-
-    @model_validator(mode="after")
-    def _sizes_divide(self) -> EncoderDecoderConfig:
-        if self.input_size % self.patch_size:
-            raise ValueError(
-                f"input_size {self.input_size} is no multiple of patch_size {self.patch_size}"
-            )
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
-        return self
-
-    @property
-    def grid_size(self) -> int:
-        """Patches along one side of the image."""
-        return self.input_size // self.patch_size
+__all__ = ["EncoderDecoder", "EncoderDecoderConfig", "TokenDecoder", "TokenHead"]
 
 
 class TokenHead(nn.Module):
@@ -76,9 +45,7 @@ class TokenDecoder(nn.Module):
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__()
         self.token_embedding = nn.Parameter(torch.empty(config.vocab_size, config.width).normal_())
-        self.position_embedding = _position_embedding(
-            config, rows=1, columns=config.sequence_length
-        )
+        self.position_embedding = position_embedding(config, rows=1, columns=config.sequence_length)
         self.blocks = nn.ModuleList(
             DecoderBlock(config.width, config.num_heads, config.mlp_width)
             for _ in range(config.decoder_depth)
@@ -97,46 +64,14 @@ class TokenDecoder(nn.Module):
         return self.norm.forward(x_NTD)
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(VitPolicy):
     """An image to a distribution over token sequences; a ``Policy``."""
 
+    architecture: ClassVar[str] = "encoder_decoder"
+
     def __init__(self, config: EncoderDecoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.patch_embedding = PatchEmbedding(config.patch_size, config.width)
-        self.position_embedding = _position_embedding(
-            config, rows=config.grid_size, columns=config.grid_size
-        )
-        self.encoder = Encoder(
-            depth=config.encoder_depth,
-            width=config.width,
-            num_heads=config.num_heads,
-            mlp_width=config.mlp_width,
-        )
+        super().__init__(config)
         self.decoder = TokenDecoder(config)
-
-    @property
-    def module(self) -> nn.Module:
-        return self
-
-    @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self.config.sequence_length
-
-    @property
-    def input_size(self) -> int:
-        return self.config.input_size
-
-    def encode(self, images_GHWC: Tensor, *, recompute: bool = False) -> Tensor:
-        """Images in [-1, 1] to context [G, P, D]."""
-        # Pictures come as float32, also to a sampler whose weights are bfloat16.
-        images_GHWC = images_GHWC.to(self.patch_embedding.kernel.dtype)
-        x_GPD = self.patch_embedding.forward(images_GHWC) + self.position_embedding
-        return self.encoder.forward(x_GPD, recompute=recompute)
 
     def logits(self, context_GPD: Tensor, tokens_NT: Tensor, *, recompute: bool = False) -> Tensor:
         """Teacher-forced logits [N, T, V] of sequences whose groups stand next to each other."""
@@ -156,18 +91,7 @@ class EncoderDecoder(nn.Module):
         context_GPD = self.encode(images_GHWC, recompute=recompute)
         tokens_NT = tokens_GST.flatten(0, 1)
         logits_NTV = self.logits(context_GPD, tokens_NT, recompute=recompute)
-        drawn_NT = -F.cross_entropy(
-            logits_NTV.flatten(0, 1), tokens_NT.flatten(), reduction="none"
-        ).view(tokens_NT.shape)
-        queried_NPK = None
-        if queries is not None:
-            at_NPV = logits_NTV[:, queries.positions_P]
-            queried_NPK = at_NPV[..., queries.token_ids_K] - at_NPV.logsumexp(-1, keepdim=True)
-        group_shape = tokens_GST.shape[:2]
-        return TokenLogProbs(
-            drawn_GST=drawn_NT.unflatten(0, group_shape),
-            queried_GSPK=None if queried_NPK is None else queried_NPK.unflatten(0, group_shape),
-        )
+        return log_probs_of(logits_NTV, tokens_GST, queries=queries)
 
     @torch.no_grad()
     def sample(
@@ -194,10 +118,3 @@ class EncoderDecoder(nn.Module):
             stop_token=stop_token,
         )
         return replace(samples, encode_seconds=encode_seconds)
-
-
-def _position_embedding(config: EncoderDecoderConfig, *, rows: int, columns: int) -> Tensor:
-    if config.position_embedding == "sincos2d":
-        return nn.Buffer(sincos2d(rows, columns, config.width), persistent=False)
-    learned = torch.empty(1, rows * columns, config.width)
-    return nn.Parameter(learned.normal_(std=1 / math.sqrt(config.width)))

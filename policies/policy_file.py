@@ -23,11 +23,10 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from policies.network import KINDS, NetworkPolicy, network_class
 
 _METADATA_KEY = "rewardtune"
 _FORMAT = 1
-_ARCHITECTURE = "encoder_decoder"
 _NUM_SHOWN = 60
 
 
@@ -45,7 +44,7 @@ class _Metadata(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LoadedPolicy:
-    policy: EncoderDecoder
+    policy: NetworkPolicy
     """On the CPU, in float32."""
     vocabulary: dict[str, Any]
     """What each token means, as the task described it."""
@@ -55,7 +54,7 @@ class LoadedPolicy:
 
 def save_policy(
     path: Path,
-    policy: EncoderDecoder,
+    policy: NetworkPolicy,
     *,
     vocabulary: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -73,15 +72,15 @@ def save_policy(
     """
     metadata = {
         "format": _FORMAT,
-        "architecture": _ARCHITECTURE,
+        "architecture": policy.architecture,
         "config": policy.config.model_dump(mode="json"),
         "vocabulary": vocabulary,
         "provenance": provenance,
     }
     text = json.dumps(metadata, sort_keys=True)
     tensors = {
-        name: parameter.detach().to("cpu", torch.float32).contiguous()
-        for name, parameter in policy.named_parameters()
+        name: tensor.detach().to("cpu", torch.float32).contiguous()
+        for name, tensor in policy.tensors().items()
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,14 +119,11 @@ def load_policy(path: Path) -> LoadedPolicy:
     except (OSError, SafetensorError) as error:
         raise PolicyFileError(f"policy {path} is damaged: {error}") from error
     try:
-        config = EncoderDecoderConfig.model_validate(metadata.config)
+        policy = network_class(metadata.architecture).build(metadata.config)
     except ValidationError as error:
         raise PolicyFileError(f"policy {path} is damaged: config: {_first(error)}") from error
-    # The meta device: initial values would cost seconds and random numbers.
-    with torch.device("meta"):
-        policy = EncoderDecoder(config)
     _check_tensors(path, tensors, policy)
-    policy.load_state_dict(tensors, assign=True)
+    policy.fill(tensors)
     return LoadedPolicy(policy, metadata.vocabulary, metadata.provenance)
 
 
@@ -221,25 +217,25 @@ def _parse(path: Path, metadata: Mapping[str, str]) -> _Metadata:
         parsed = _Metadata.model_validate_json(metadata[_METADATA_KEY])
     except ValidationError as error:
         raise PolicyFileError(f"policy {path} is damaged: metadata: {_first(error)}") from error
-    if (parsed.format, parsed.architecture) != (_FORMAT, _ARCHITECTURE):
+    if parsed.format != _FORMAT or parsed.architecture not in KINDS:
         raise PolicyFileError(
             f"policy {path} is '{parsed.architecture}' in format {parsed.format}, but this "
-            f"version of rewardtune reads '{_ARCHITECTURE}' in format {_FORMAT}: use the version "
+            f"version of rewardtune reads {', '.join(KINDS)} in format {_FORMAT}: use the version "
             f"that wrote it"
         )
     return parsed
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], policy: EncoderDecoder) -> None:
-    parameters = dict(policy.named_parameters())
-    if odd := sorted(parameters.keys() ^ tensors.keys()):
-        side = "lacks" if odd[0] in parameters else "has an unknown"
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], policy: NetworkPolicy) -> None:
+    needed = policy.tensors()
+    if odd := sorted(needed.keys() ^ tensors.keys()):
+        side = "lacks" if odd[0] in needed else "has an unknown"
         raise PolicyFileError(f"policy {path} is damaged: it {side} '{odd[0]}'")
     for name, tensor in tensors.items():
-        if tensor.shape != parameters[name].shape or tensor.dtype != torch.float32:
+        if tensor.shape != needed[name].shape or tensor.dtype != torch.float32:
             raise PolicyFileError(
                 f"policy {path} is damaged: '{name}' is {tensor.dtype} {list(tensor.shape)} "
-                f"instead of torch.float32 {list(parameters[name].shape)}"
+                f"instead of torch.float32 {list(needed[name].shape)}"
             )
 
 

@@ -9,14 +9,19 @@ from typing import Literal
 
 import torch
 
+from policies.big_vision import load_big_vision
 from policies.carry import carry
 from policies.draw import Decoding
-from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from policies.encoder_decoder import EncoderDecoder
+from policies.network import NetworkPolicy, network_class
 from policies.policy import Policy
-from policies.policy_file import check_vocabulary, load_policy, policy_digest
+from policies.policy_file import LoadedPolicy, check_vocabulary, load_policy, policy_digest
 from policies.weights import is_float32_only
+from reward_workers.contents import found_contents
+from reward_workers.reward import Reward, load_reward
 from rewardtune.config import ConfigError, RunConfig
 from sampler.sampler import Sampler
+from tasks.artefacts import artefact_digest
 from tasks.order import DataOrder
 from tasks.shards import ShardDataset, open_dataset
 from tasks.task import Task, load_task
@@ -39,7 +44,7 @@ class Parts:
     train: ShardDataset
     holdout: ShardDataset | None
     task: Task
-    policy: EncoderDecoder
+    policy: NetworkPolicy
     device: torch.device
 
 
@@ -58,13 +63,18 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
     holdout = open_dataset(config.data.holdout) if config.data.holdout else None
     if holdout is not None:
         _check_categories(train, holdout)
-    task = load_task(config.task, config.task_options, categories=train.categories)
+    artefacts = config.operations.artefacts
+    task = load_task(
+        config.task, config.task_options, categories=train.categories, artefacts=artefacts
+    )
     checkpoint = config.policy.checkpoint
     pinned = config.pinned(
         device=device,
         train=train.digest,
         holdout=holdout.digest if holdout else None,
-        checkpoint=policy_digest(checkpoint) if checkpoint else None,
+        checkpoint=_digest(checkpoint) if checkpoint else None,
+        encoder=_digest(config.policy.encoder) if config.policy.encoder else None,
+        contents=_contents(config),
     )
     schedule = pinned.learner.schedule.in_steps(
         batch_size=pinned.learner.batch_size, num_examples=len(train)
@@ -83,14 +93,45 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
     )
 
 
-def sampler_policy(policy: EncoderDecoder, dtype: Literal["float32", "bfloat16"]) -> Policy:
+def _contents(config: RunConfig) -> dict[str, str]:
+    """Found once, by whoever starts the run: its services need neither servers nor modules."""
+    if config.contents:
+        return config.contents
+    reward = config.reward if config.mode == "tune" else None
+    return found_contents(
+        config.task, config.task_options, reward, artefacts=config.operations.artefacts
+    )
+
+
+def build_reward(parts: Parts) -> Reward | None:
+    """What the run is rewarded by, ready to score; None: the task's own reward.
+
+    Raises:
+        ValueError, RewardUnavailable: as ``reward_workers.reward.load_reward``.
+    """
+    config = parts.config
+    if config.reward is None:
+        return None
+    return load_reward(
+        config.reward,
+        task=parts.task,
+        task_name=config.task,
+        task_options=config.task_options,
+        dataset_digest=parts.train.digest,
+        patience_seconds=config.reward_workers.deadline_seconds,
+        artefacts=config.operations.artefacts,
+    )
+
+
+def sampler_policy(policy: NetworkPolicy, dtype: Literal["float32", "bfloat16"]) -> Policy:
     """A copy for a sampler, all of it in ``dtype`` except the head."""
     own = copy.deepcopy(policy).eval().requires_grad_(False)
     for name, parameter in own.named_parameters():
         if not is_float32_only(name):
             parameter.data = parameter.data.to(getattr(torch, dtype))
     for buffer in own.buffers():  # fixed position embeddings, which are added to activations
-        buffer.data = buffer.data.to(getattr(torch, dtype))
+        if buffer.is_floating_point():
+            buffer.data = buffer.data.to(getattr(torch, dtype))
     return own
 
 
@@ -139,40 +180,126 @@ def _check_categories(train: ShardDataset, holdout: ShardDataset) -> None:
         )
 
 
-def _fresh(config: RunConfig, task: Task) -> EncoderDecoder:
+def _fresh(config: RunConfig, task: Task) -> NetworkPolicy:
     torch.manual_seed(config.seed)
-    sizes = {name: getattr(config.policy, name) for name in (*_ARCHITECTURE, "input_size")}
-    return EncoderDecoder(
-        EncoderDecoderConfig(
-            vocab_size=task.vocab_size,
-            sequence_length=task.sequence_length,
-            position_embedding=config.policy.position_embedding,
-            **sizes,
-        )
+    policy = network_class(config.policy.kind or "encoder_decoder").fresh(
+        {
+            "vocab_size": task.vocab_size,
+            "sequence_length": task.sequence_length,
+            "position_embedding": config.policy.position_embedding,
+            **{name: getattr(config.policy, name) for name in (*_ARCHITECTURE, "input_size")},
+        }
     )
+    if config.policy.encoder is not None:
+        _take_encoder(policy, config.policy.encoder)
+    return policy
 
 
-def _from_checkpoint(config: RunConfig, task: Task, checkpoint: Path) -> EncoderDecoder:
-    loaded = load_policy(checkpoint)
-    found = loaded.policy.config
-    for name in _ARCHITECTURE:
-        wanted = getattr(config.policy, name)
-        if wanted is not None and wanted != getattr(found, name):
+@torch.no_grad()
+def _take_encoder(policy: NetworkPolicy, path: Path) -> None:
+    """Start from the encoder of another policy, or of a published ViT."""
+    if path.suffix == ".npz":
+        assert isinstance(policy, EncoderDecoder)
+        load_big_vision(policy, path)
+        return
+    found = load_policy(path).policy.tensors()
+    own = {name: p for name, p in policy.tensors().items() if not name.startswith("decoder.")}
+    for name, parameter in own.items():
+        if name not in found or found[name].shape != parameter.shape:
+            has = list(found[name].shape) if name in found else "no such parameter"
             raise ConfigError(
-                f"policy.{name} = {wanted} but checkpoint {checkpoint} has "
-                f"{getattr(found, name)}: leave the key out to take the checkpoint's"
+                f"policy.encoder = {path} does not fit: '{name}' should be "
+                f"{list(parameter.shape)} but it has {has}: give the policy the encoder's sizes"
+            )
+        parameter.copy_(found[name])
+
+
+def _from_checkpoint(config: RunConfig, task: Task, checkpoint: Path) -> NetworkPolicy:
+    loaded = _load(checkpoint, task)
+    policy, kind = loaded.policy, loaded.policy.architecture
+    _check_kind(config, kind, checkpoint)
+    for name in _ARCHITECTURE:
+        wanted, has = getattr(config.policy, name), getattr(policy.config, name, None)
+        if wanted is not None and wanted != has:
+            raise ConfigError(
+                f"policy.{name} = {wanted} but checkpoint {checkpoint} has {has}: leave the key "
+                "out to take the checkpoint's"
             )
     needed = task.describe_vocabulary()
-    input_size = config.policy.input_size or found.input_size
-    if config.mode == "tune":
+    input_size = config.policy.input_size or policy.input_size
+    if config.mode == "pretrain" and isinstance(policy, EncoderDecoder):
+        if loaded.vocabulary == needed and input_size == policy.input_size:
+            return policy
+    else:
         # Rows made anew know nothing yet: they need maximum likelihood before any reward.
         check_vocabulary(loaded.vocabulary, needed, checkpoint)
-    elif loaded.vocabulary == needed and input_size == found.input_size:
-        return loaded.policy
-    torch.manual_seed(config.seed)
-    return carry(
-        loaded.policy,
-        vocabulary_from=loaded.vocabulary,
-        vocabulary_to=needed,
-        input_size=input_size,
-    )
+    if isinstance(policy, EncoderDecoder):
+        torch.manual_seed(config.seed)
+        return carry(
+            policy,
+            vocabulary_from=loaded.vocabulary,
+            vocabulary_to=needed,
+            input_size=input_size,
+        )
+    if input_size != policy.input_size:
+        raise ConfigError(
+            f"policy.input_size = {input_size} but checkpoint {checkpoint} has "
+            f"{policy.input_size}, and policies of kind '{kind}' keep theirs: leave the key out"
+        )
+    return policy
+
+
+def _check_kind(config: RunConfig, kind: str, checkpoint: Path) -> None:
+    if config.policy.kind not in (None, kind):
+        raise ConfigError(
+            f"policy.kind = '{config.policy.kind}' but checkpoint {checkpoint} is '{kind}': leave "
+            "the key out to take the checkpoint's"
+        )
+    if kind == "hugging_face" and config.mode == "tune" and config.sampler.dtype != "float32":
+        raise ConfigError(
+            f"sampler.dtype = '{config.sampler.dtype}' but Hugging Face policies are sampled in "
+            "float32: leave the key out"
+        )
+
+
+def _load(checkpoint: Path, task: Task) -> LoadedPolicy:
+    """A policy file, or a folder of transformers'."""
+    if not checkpoint.is_dir():
+        return load_policy(checkpoint)
+    from policies.hugging_face_files import load_hugging_face
+
+    policy = load_hugging_face(checkpoint, sequence_length=task.sequence_length)
+    if policy.vocab_size != task.vocab_size:
+        raise ConfigError(
+            f"the model in {checkpoint} has {policy.vocab_size} tokens but the task's vocabulary "
+            f"{task.vocab_size}: set task_options.vocabulary to the tokenizer that the model was "
+            "trained with"
+        )
+    _check_pieces(checkpoint, task)
+    stops = policy.config.stop_tokens
+    if stops and task.stop_token is not None and task.stop_token not in stops:
+        raise ConfigError(
+            f"the model in {checkpoint} ends a sequence with token {stops[0]} but the task with "
+            f"{task.stop_token}: set task_options.stop to the piece that the model ends with"
+        )
+    return LoadedPolicy(policy, task.describe_vocabulary(), {"model": str(checkpoint)})
+
+
+def _check_pieces(checkpoint: Path, task: Task) -> None:
+    """Hold the task's tokenizer against the one in the model's folder, if there is one."""
+    from tasks.captioning.vocabulary import VocabularyError, load_vocabulary
+
+    needed = task.describe_vocabulary().get("pieces_digest")
+    try:
+        own = load_vocabulary(checkpoint) if needed else None
+    except VocabularyError:
+        return  # there is none, or one with other special pieces
+    if own is not None and own.digest != needed:
+        raise ConfigError(
+            f"task_options.vocabulary is of other pieces than the model's own tokenizer in "
+            f"{checkpoint}: set it to that folder"
+        )
+
+
+def _digest(path: Path) -> str:
+    return artefact_digest(path) if path.is_dir() else policy_digest(path)

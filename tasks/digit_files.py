@@ -39,7 +39,7 @@ STYLE = SceneStyle()
 RECORD_NAME = "digits.json"
 """What the scenes in a folder were made from; written last."""
 
-_RECORD_VERSION = 1
+_RECORD_VERSION = 2
 _FIRST_DIGIT_ID = 1
 _FIRST_TEXTURE_ID = 11
 _DIGIT_CATEGORIES = [

@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_old_policy(
     assert names_under(saved.parent) == [saved.name]
     assert saved.read_bytes() == before
     save_policy(saved, large, vocabulary=VOCABULARY, provenance=PROVENANCE)
-    assert load_policy(saved).policy.config.width == 256
+    assert load_policy(saved).policy.config.model_dump()["width"] == 256
 
 
 def test_whoever_reads_the_old_policy_goes_on_reading_it(saved: Path, random_policy: Build) -> None:

@@ -1,28 +1,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
-from tasks.digit_captions import NUM_CAPTIONS, describe
-from tasks.digits import Scene
+from tasks.digit_captions import COLOURS, NUM_CAPTIONS, colour_name, describe
+from tasks.digits import Scene, SceneStyle, compose_scene, load_glyphs
 
 PLAIN, STRIPES = 0, 1
+PINK, GREEN, GREY = (255, 170, 170), (170, 255, 170), (200, 200, 205)
 
 
-def laid_out(*digits: tuple[int, tuple[slice, slice]], texture: int = PLAIN) -> Scene:
+def laid_out(
+    *digits: tuple[int, tuple[slice, slice]],
+    colours: Sequence[tuple[int, int, int]] = (),
+    texture: int = PLAIN,
+) -> Scene:
     masks_NHW = np.zeros((len(digits), 20, 20), dtype=bool)
-    for mask_HW, (_, window) in zip(masks_NHW, digits, strict=True):
-        mask_HW[window] = True
+    image_HWC = np.zeros((20, 20, 3), dtype=np.uint8)
+    for n, (_, window) in enumerate(digits):
+        masks_NHW[n][window] = True
+        image_HWC[window] = colours[n] if colours else GREY
     return Scene(
-        image_HWC=np.zeros((20, 20, 3), dtype=np.uint8),
+        image_HWC=image_HWC,
         labels_N=np.array([label for label, _ in digits], dtype=np.int64),
         masks_NHW=masks_NHW,
         texture_HW=np.full((20, 20), texture),
     )
 
 
-SEVEN_LEFT_OF_EIGHT = laid_out((7, np.s_[8:12, 1:4]), (8, np.s_[7:13, 14:19]))
+SEVEN_LEFT_OF_EIGHT = laid_out(
+    (7, np.s_[8:12, 1:4]), (8, np.s_[7:13, 14:19]), colours=(PINK, GREEN)
+)
 
 
 def sentences(scene: Scene) -> set[str]:
@@ -36,37 +47,90 @@ def sentences(scene: Scene) -> set[str]:
 
 
 def test_everything_said_of_a_simple_scene_is_true() -> None:
-    either_order = r"(a seven and an eight|an eight and a seven)"
+    seven, eight = "a pink seven", "a green eight"
     opening = "(a picture of |here are |there are )?"
     true = [
-        rf"{opening}{either_order}",
-        rf"{either_order} on a plain background",
-        "two digits on a plain background",
-        "a seven to the left of an eight|an eight to the right of a seven",
-        "the (rightmost|largest|lowest|highest) digit is an eight",
-        "the (leftmost|lowest|highest) digit is a seven",
+        rf"{opening}({seven} and {eight}|{eight} and {seven})",
+        r"(a seven and an eight|an eight and a seven) on a plain background",
+        "two digits, one of them (pink|green), on a plain background",
+        f"{seven} to the left of {eight}|{eight} to the right of {seven}",
+        f"the (rightmost|largest|lowest|highest) digit is {eight}",
+        f"the (leftmost|lowest|highest) digit is {seven}",
     ]
-    for sentence in sentences(SEVEN_LEFT_OF_EIGHT):
+    said = sentences(SEVEN_LEFT_OF_EIGHT)
+    for sentence in said:
         assert any(re.fullmatch(pattern, sentence) for pattern in true), sentence
+    assert all(any(re.fullmatch(pattern, sentence) for sentence in said) for pattern in true)
 
 
 def test_equal_digits_are_counted_together() -> None:
     scene = laid_out((6, np.s_[1:5, 1:5]), (6, np.s_[12:16, 1:5]), texture=STRIPES)
     said = sentences(scene)
     assert "two sixes on a striped background" in said
-    assert "a six above a six" in said
-    assert "a six to the left of a six" not in said
+    assert "there are two white sixes" in said
+    assert "two digits, all of them white, on a striped background" in said
+    assert "a white six above a white six" in said
+    assert "a white six to the left of a white six" not in said
+
+
+def test_digits_of_different_colours_are_counted_apart() -> None:
+    scene = laid_out(
+        (6, np.s_[1:5, 1:5]), (6, np.s_[12:16, 1:5]), (6, np.s_[12:16, 9:14]),
+        colours=(PINK, GREEN, PINK),
+    )  # fmt: skip
+    assert {"two pink sixes and a green six", "a green six and two pink sixes"} <= sentences(scene)
+
+
+@pytest.mark.parametrize(
+    ("rgb", "name"),
+    [
+        ((255, 180, 180), "pink"),
+        ((250, 250, 190), "yellow"),
+        ((180, 255, 190), "green"),
+        ((180, 255, 250), "turquoise"),
+        ((170, 180, 255), "blue"),
+        ((250, 180, 255), "violet"),
+        ((255, 180, 200), "pink"),
+        ((230, 240, 230), "white"),
+        ((0, 0, 0), "white"),
+    ],
+)
+def test_colours_have_the_names_of_their_hues(rgb: tuple[int, int, int], name: str) -> None:
+    assert colour_name(np.array([rgb] * 5, dtype=np.uint8)) == name
+
+
+def test_faded_borders_do_not_colour_a_digit() -> None:
+    faded = np.array([[255, 170, 170]] * 5 + [[60, 90, 60]] * 4, dtype=np.uint8)
+    assert colour_name(faded) == "pink"
 
 
 def test_a_texture_that_digits_cover_is_not_mentioned() -> None:
     scene = laid_out((1, np.s_[0:20, 0:10]))
     scene.texture_HW[:, :10] = STRIPES
-    assert "a digit on a plain background" in sentences(scene)
+    assert "a white digit on a plain background" in sentences(scene)
 
 
 def test_scenes_of_one_digit_and_of_none_are_described() -> None:
-    assert "a one and nothing else" in sentences(laid_out((1, np.s_[2:9, 3:5])))
+    assert "a white one and nothing else" in sentences(laid_out((1, np.s_[2:9, 3:5])))
     assert "an empty picture" in sentences(laid_out())
+
+
+@pytest.mark.parametrize("num_digits", [0, 1, 2, 5, 9])
+def test_the_five_captions_of_a_scene_differ(num_digits: int) -> None:
+    glyphs = load_glyphs("holdout")
+    style = SceneStyle(min_digits=num_digits, max_digits=num_digits)
+    for seed in range(10):
+        rng = np.random.default_rng([num_digits, seed])
+        captions = describe(compose_scene(glyphs, rng, style), rng)
+        assert len(set(captions)) == NUM_CAPTIONS
+
+
+def test_every_colour_occurs_in_scenes() -> None:
+    glyphs, style = load_glyphs("holdout"), SceneStyle()
+    rng = np.random.default_rng(0)
+    said = " ".join(" ".join(describe(compose_scene(glyphs, rng, style), rng)) for _ in range(40))
+    counts = {colour: said.split().count(colour) for colour in COLOURS}
+    assert min(counts.values()) > 20, counts
 
 
 def test_the_same_numbers_say_the_same() -> None:

@@ -1,0 +1,68 @@
+"""What the captioning task can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.captioning.codec import End
+from tasks.captioning.vocabulary import STOP
+
+
+class CaptioningConfig(BaseModel):
+    """Options of ``load_task("captioning", ...)``; part of a run's identity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    vocabulary: Path
+    """A ``tokenizer.json``, a ``vocab.txt``, or a folder with one of them, such as a model's."""
+
+    stop: str = STOP
+    """The piece that ends a caption: BERT's is ``[SEP]``, GPT-2's ``<|endoftext|>``."""
+
+    max_tokens: int = Field(default=128, ge=2)
+    """Length of a sequence, its end included. Longer captions are cut and counted."""
+
+    end: End = "sep"
+    """What ends a sequence; see ``codec.End``."""
+
+    document_frequencies: Path | None = None
+    """How many training images each n-gram occurs with, as ``rewardtune data
+    document-frequencies`` writes it. Only rewards need it."""
+
+    scored_as: Literal["words", "tokens"] = "words"
+    """What n-grams are made of: decoded words, or the policy's own tokens, as in self-critical
+    training. The document frequencies must be of the same kind."""
+
+    scores_end: bool = False
+    """Count the end of a sentence as a word, in captions and references. Without it the reward
+    does not see whether a caption ends where a sentence does."""
+
+
+def read_config(options: Mapping[str, Any]) -> CaptioningConfig:
+    """Validate the task's options.
+
+    Raises:
+        ValueError: one line with key, value and what would be valid.
+    """
+    try:
+        return CaptioningConfig.model_validate(dict(options))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "missing":
+            raise ValueError(
+                f"captioning needs the option '{key}': set task_options.{key} to a tokenizer.json, "
+                f"a vocab.txt, or a folder with one of them"
+            ) from None
+        if problem["type"] == "extra_forbidden":
+            raise ValueError(
+                f"unknown captioning option '{key}' = {problem['input']!r}: valid options are "
+                f"{', '.join(CaptioningConfig.model_fields)}"
+            ) from None
+        raise ValueError(
+            f"captioning option '{key}' = {problem['input']!r}: {problem['msg']}"
+        ) from None

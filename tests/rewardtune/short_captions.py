@@ -1,0 +1,24 @@
+"""Captioning with a reward that a policy learns in a few steps: fewer words are better."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from records import Score, View
+from tasks.captioning.task import CaptioningTask
+from tasks.example import Example
+
+
+class ShortCaptions(CaptioningTask):
+    def score(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Score:
+        scored = super().score(tokens_ST, example, view, input_size=input_size)
+        pieces_S = [float(self.codec.num_pieces(tokens_T)) for tokens_T in tokens_ST]
+        return replace(scored, reward_S=-np.array(pieces_S))
+
+
+TASK = ShortCaptions
