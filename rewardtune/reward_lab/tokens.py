@@ -1,0 +1,99 @@
+"""Any task of the protocol, checked by its tokens alone.
+
+What tokens mean only the task knows, so these predictions are crude: a perfect sequence, one of
+nothing but zeros (or the stop token), and ones with tokens replaced or in another order.
+
+Axes: S rollouts, T tokens of a sequence, N examples, Q probed tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from records import Score, View
+from rewardtune.reward_lab.probe import Claim, Kind, Measured
+from tasks.example import Dataset, Example
+from tasks.task import Task
+
+INPUT_SIZE = 512
+"""Side of the square that examples are looked at in: the paper's."""
+VIEW = View()
+MAX_REPLACED = 0.6
+"""Largest share of tokens that a jittered sequence has replaced."""
+
+Tokens = NDArray[np.int32]
+
+
+class TokenProbe:
+    """Made token sequences of a task; implements ``probe.Probe``."""
+
+    kinds: Sequence[Kind] = ("perfect", "shuffled", "jittered", "random", "empty")
+
+    def __init__(self, task: Task, dataset: Dataset) -> None:
+        self._task = task
+        self._dataset = dataset
+
+    @property
+    def task(self) -> str:
+        return self._task.name
+
+    def draw(self, kind: Kind, example: Example, rng: np.random.Generator) -> Tokens:
+        if kind == "empty":
+            return np.full(self._task.sequence_length, self._task.stop_token or 0, dtype=np.int32)
+        random_T = rng.integers(
+            self._task.vocab_size, size=self._task.sequence_length, dtype=np.int32
+        )
+        if kind == "random":
+            return random_T
+        perfect_T = self._task.target_tokens(example, VIEW, input_size=INPUT_SIZE, rng=rng)
+        if kind == "shuffled":
+            return rng.permutation(perfect_T)
+        if kind == "jittered":
+            is_replaced_T = rng.random(len(perfect_T)) < rng.uniform(0, MAX_REPLACED)
+            return np.where(is_replaced_T, random_T, perfect_T)
+        return perfect_T
+
+    def score(self, predictions: Sequence[Tokens], example: Example) -> Score:
+        return self._task.score(np.stack(predictions), example, VIEW, input_size=INPUT_SIZE)
+
+    def decoded(self, predictions: Sequence[Tokens], example: Example) -> Sequence[object]:
+        return self._task.decode(np.stack(predictions), example, VIEW, input_size=INPUT_SIZE)
+
+    def claims(self, example: Example, rng: np.random.Generator) -> Sequence[Claim[Tokens]]:
+        return ()
+
+    def measure(self, predictions: Sequence[Tokens], indices: Sequence[int]) -> Measured:
+        results = [
+            self._results(tokens_T, self._dataset.example(index))
+            for tokens_T, index in zip(predictions, indices, strict=True)
+        ]
+        overall = self._task.evaluate(
+            [record for records in results for record in records], self._dataset, indices=indices
+        )
+        each = [
+            self._task.evaluate(records, self._dataset, indices=[index])
+            for records, index in zip(results, indices, strict=True)
+        ]
+        return Measured(
+            overall=overall,
+            per_example_N={
+                name: np.array([metrics.get(name, np.nan) for metrics in each]) for name in overall
+            },
+        )
+
+    def _results(self, tokens_T: Tokens, example: Example) -> list[dict[str, Any]]:
+        # As if the policy had been sure of every token.
+        num_probes = len(self._task.probe_tokens)
+        return self._task.predict(
+            tokens_T,
+            np.zeros(len(tokens_T), dtype=np.float32),
+            np.zeros((len(tokens_T), num_probes), dtype=np.float32),
+            example,
+            VIEW,
+            input_size=INPUT_SIZE,
+            score_rule=self._task.score_rules[0],
+        )
