@@ -16,18 +16,34 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import learner, queue, reward, sampler, weights
+from bench import (
+    hugging_face,
+    learner,
+    machinery,
+    queue,
+    reward_cider,
+    reward_colour,
+    reward_detection,
+    reward_panoptic,
+    sampler,
+    weights,
+)
 from bench.figure import Figure, machine, write
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 GROUPS: dict[str, Callable[..., Iterator[Figure]]] = {
-    "reward.detection_reward": reward.detection,
+    "reward.cider": reward_cider.cider,
+    "reward.colour": reward_colour.colour,
+    "reward.detection_reward": reward_detection.detection,
+    "reward.panoptic": reward_panoptic.panoptic,
     "queue": queue.queues,
     "learner.demo": learner.demo,
     "sampler.demo": sampler.demo,
     "sampler.vit_b": sampler.vit_b,
     "sampler.vit_b_448": sampler.vit_b_448,
+    "sampler.hugging_face": hugging_face.vit_b_bert,
     "weights": weights.stores,
+    "machinery": machinery.machinery,
 }
 """What can be measured, by the beginning of its figures' names."""
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.figure import machine
-from deploy.check_dashboards import HERE, check
+from deploy.check_dashboards import HERE, answerable, check
 from deploy.dashboard import Dashboard
 from tasks.digit_files import write_digits
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _num_queries(dashboards: Sequence[Path]) -> int:
-    return sum(len(Dashboard.read(path).targets()) for path in dashboards)
+    return sum(len(answerable(Dashboard.read(path))) for path in dashboards)
 
 
 def _settings(folder: Path, digits: Path) -> list[str]:

@@ -7,7 +7,9 @@ versions pay for memory that nobody has touched yet is ``first_publish``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -34,6 +37,11 @@ from transport.weight_store import WeightStore
 
 SIZES_GB = (0.1, 0.5, 1.5)
 NAMESPACE = "bench"
+MEMORY_SIZES = 8
+"""Memory that must be free, in sizes of the weights: two policies, their copies, the store's
+versions, and room for whoever else is there."""
+MAX_PEER_GB = 0.5
+"""The peer needs three times the memory."""
 NUM_COLD = 3
 """Publications that find no memory to use again: the new, the retiring and one in between."""
 PEER = "ray.put(state_dict)"
@@ -41,43 +49,64 @@ PEER = "ray.put(state_dict)"
 
 def stores(*, is_quick: bool) -> Iterator[Figure]:
     for size_gb in SIZES_GB[:1] if is_quick else SIZES_GB:
+        free_gb, needed_gb = _free_memory_gb(), MEMORY_SIZES * size_gb
+        if free_gb < needed_gb:
+            print(
+                f"weights of {size_gb:g} GB are left out: that needs {needed_gb:.0f} GB of free "
+                f"memory, there are {free_gb:.0f}",
+                file=sys.stderr,
+            )
+            continue
         yield from store_figures(
-            f"{size_gb:g}gb", num_bytes=int(size_gb * 1e9), num_rounds=3 if is_quick else 7
+            f"{size_gb:g}gb",
+            num_bytes=int(size_gb * 1e9),
+            num_rounds=3 if is_quick else 7,
+            has_peer=size_gb <= MAX_PEER_GB,
         )
 
 
-def store_figures(size: str, *, num_bytes: int, num_rounds: int) -> Iterator[Figure]:
+def _free_memory_gb() -> float:
+    """What the kernel could hand out, caches included."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return float(fields["MemAvailable"].split()[0]) * 1024 / 1e9
+
+
+def store_figures(
+    size: str, *, num_bytes: int, num_rounds: int, has_peer: bool = True
+) -> Iterator[Figure]:
     """Seconds to pack parameters, to publish them, and to fetch and copy them into others."""
     module = made_module(num_bytes, seed=0)
     used = np.empty(packed_bytes(module, dtype=torch.float32), np.uint8)
     packed = pack_weights(module, dtype=torch.float32, into=used)
     copy = copying(packed)
 
-    def pack() -> None:
-        pack_weights(module, dtype=torch.float32, into=used)
-
-    seconds = interleaved({"pack": timed(pack), "floor": copy}, num_rounds=num_rounds)
+    pack = timed(functools.partial(pack_weights, module, dtype=torch.float32, into=used))
+    seconds = interleaved({"pack": pack, "floor": copy}, num_rounds=num_rounds)
     yield figure(f"weights.pack.{size}", seconds["pack"], floor_seconds=seconds["floor"])
     with tempfile.TemporaryDirectory() as folder:
         store = FileWeightStore(Path(folder))
         reader = Reader(FileWeightStore(Path(folder)), num_bytes)
         yield from _figures("file", size, store, packed, copy, reader.load, num_rounds=num_rounds)
-    yield from _ray_figures(size, module, packed, copy, num_rounds=num_rounds)
+        del store, reader
+    peer = module if has_peer else None
+    del module, pack
+    yield from _ray_figures(size, peer, packed, copy, num_rounds=num_rounds)
 
 
 def _ray_figures(
     size: str,
-    module: nn.Module,
+    peer_module: nn.Module | None,
     packed: WeightBuffer,
     copy: Callable[[], float],
     *,
     num_rounds: int,
 ) -> Iterator[Figure]:
     num_bytes = len(packed.data_B)
-    with _ray(object_store_bytes=max(100_000_000, 8 * num_bytes)):
+    with _ray(object_store_bytes=max(100_000_000, (4 if peer_module is None else 8) * num_bytes)):
         store = start_ray_weights("weights", NAMESPACE, timeout_seconds=120)
         reader: Any = ray.remote(RayReader).options(num_cpus=0).remote(num_bytes)
-        peer = RayPeer(module, reader)
+        peer = None if peer_module is None else RayPeer(peer_module, reader)
 
         def load(published: Published) -> dict[str, float]:
             measured: dict[str, float] = ray.get(reader.load.remote(published))
@@ -165,16 +194,18 @@ class Reader:
     def __init__(self, store: WeightStore, num_bytes: int) -> None:
         self._store = store
         self._module = made_module(num_bytes, seed=1)
-        self._copy: Callable[[], float] | None = None
+        self._copied: NDArray[np.uint8] | None = None
 
     def load(self, published: Published) -> dict[str, float]:
         """Seconds of a load, and of the copy."""
         start = time.perf_counter()
-        load_weights(self._module, self._store.fetch(published))
+        weights = self._store.fetch(published)
+        load_weights(self._module, weights)
         seconds = time.perf_counter() - start
-        if self._copy is None:
-            self._copy = copying(pack_weights(self._module, dtype=torch.float32))
-        return {"load": seconds, "floor": self._copy()}
+        if self._copied is None:
+            self._copied = np.ones(packed_bytes(self._module, dtype=torch.float32), np.uint8)
+        assert isinstance(weights, WeightBuffer)
+        return {"load": seconds, "floor": copying(weights, into=self._copied)()}
 
 
 class RayReader:
@@ -184,14 +215,17 @@ class RayReader:
         torch.set_num_threads(1)
         store = join_ray_weights("weights", NAMESPACE, timeout_seconds=120)
         self._reader = Reader(store, num_bytes)
-        self._module = made_module(num_bytes, seed=2)
+        self._num_bytes = num_bytes
+        self._peer_module: nn.Module | None = None
 
     def load(self, published: Published) -> dict[str, float]:
         return self._reader.load(published)
 
     def load_peer(self, reference: list[Any]) -> float:
+        if self._peer_module is None:
+            self._peer_module = made_module(self._num_bytes, seed=2)
         start = time.perf_counter()
-        self._module.load_state_dict(ray.get(reference[0]))
+        self._peer_module.load_state_dict(ray.get(reference[0]))
         return time.perf_counter() - start
 
 
@@ -218,7 +252,7 @@ def made_module(num_bytes: int, *, seed: int) -> nn.Module:
     return nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(num_blocks)))
 
 
-def copying(packed: WeightBuffer) -> Callable[[], float]:
+def copying(packed: WeightBuffer, *, into: NDArray[np.uint8] | None = None) -> Callable[[], float]:
     """One copy of the bytes into memory that has been touched: no publication can be faster."""
-    destination = np.ones_like(packed.data_B)
+    destination = np.ones_like(packed.data_B) if into is None else into
     return timed(lambda: np.copyto(destination, packed.data_B))

@@ -15,7 +15,8 @@ from bench.figure import Figure, figure, machine, write
 from bench.floor import Product, Read, Stage, drawing, encoding, floor, training
 from bench.learner import step_figure
 from bench.networks import TINY
-from bench.reward import detection_figures
+from bench.reward_colour import colour_figures, made_pictures
+from bench.reward_detection import detection_figures, made_scenes
 from bench.sampler import sampler_figures
 from bench.timing import interleaved
 
@@ -136,13 +137,27 @@ def test_the_learner_is_measured(num_trained: int) -> None:
     assert found.of_floor is not None
 
 
-def test_the_reward_is_measured_against_its_definition() -> None:
-    found = list(
-        detection_figures(num_images=3, num_samples=2, max_boxes=5, num_compared=2, num_rounds=1)
-    )
-    assert [f.name for f in found] == ["reward.detection_reward", "reward.detection_reward.images"]
+def test_the_detection_reward_is_measured_against_its_definition() -> None:
+    scenes = made_scenes(num_images=3, num_samples=2, max_boxes=5)
+    found = list(detection_figures(scenes, num_compared=2, num_rounds=1))
+    assert [f.name.removeprefix("reward.detection_reward") for f in found] == [
+        "",
+        ".images",
+        ".groups",
+    ]
     assert found[0].value == pytest.approx(2 * found[1].value)
-    assert all(f.ratio is not None for f in found)
+    assert all(f.ratio is not None and f.of_floor is not None for f in found)
+
+
+def test_the_colour_reward_is_measured() -> None:
+    found = list(colour_figures(made_pictures(2, size=16), num_rounds=1))
+    assert [f.name for f in found] == [
+        "reward.colour",
+        "reward.colour.float32",
+        "reward.colour.noise",
+        "reward.colour.table",
+    ]
+    assert found[0].of_floor is not None
 
 
 def test_figures_print_whole_names() -> None:

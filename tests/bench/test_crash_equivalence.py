@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from bench.crash_equivalence import verdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import two_writes
+from bench.crash_equivalence import is_unnoticed, verdict
+from bench.two_writes import TwoWritesQueue
+from records import Group, Published, Score, ScoredGroup, View
+from tests.transport.redis_server import redis_binaries, running
+from transport.job_queue import CommitOutcome, Result, Term
+from transport.wire import scored_group_from_bytes, scored_group_to_bytes
 
 STRANGERS = {"initial": "i", "other seed": "o"}
 
@@ -28,3 +39,43 @@ def test_a_run_that_learned_nothing_or_ignored_its_seed_is_found() -> None:
     (ignored,) = verdict({"depth0": {"a": "x"}, "depth1": {"a": "o"}}, STRANGERS)
     assert "initial" in nothing
     assert "other seed" in ignored
+
+
+def test_a_build_that_breaks_the_rules_must_end_elsewhere() -> None:
+    """Or the check cannot fail."""
+    assert is_unnoticed("x", {"a": "x", "b": "x"})
+    assert not is_unnoticed("z", {"a": "x", "b": "x"})
+
+
+def test_a_commit_of_two_writes_can_be_seen_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, binary = sorted(redis_binaries().items())[-1]
+    with running(binary, tmp_path) as server:
+        queue = TwoWritesQueue.connect(server.url, run="run")
+        queue.open_term(Term(0, b"spec", capacity=8), frontier=0)
+        whole = scored_group_to_bytes(scored_group(rewards=(1.0, 2.0)))
+        queue.put(0, 0, b"group")
+        (job,) = queue.lease("worker", reward_digest="", max_jobs=1, timeout_seconds=0)
+        seen: list[Result] = []
+        monkeypatch.setattr(two_writes, "pause", lambda: seen.append(queue.results(0, [0])[0]))
+        assert queue.commit(job, "worker", whole) is CommitOutcome.ACCEPTED
+        assert queue.results(0, [0])[0].scored == whole
+        queue.close()
+    (half,) = seen
+    assert half.scored is not None
+    assert scored_group_from_bytes(half.scored).score.reward_S.tolist() == [0.0, 0.0]
+
+
+def scored_group(*, rewards: tuple[float, ...]) -> ScoredGroup:
+    num = len(rewards)
+    group = Group(
+        ordinal=0,
+        example=0,
+        view=View(),
+        published=Published(0, 0),
+        tokens_ST=np.zeros((num, 3), np.int32),
+        log_probs_ST=np.zeros((num, 3), np.float32),
+        probe_log_probs_STQ=np.zeros((num, 3, 1), np.float32),
+    )
+    return ScoredGroup(group, Score(reward_S=np.array(rewards)))
