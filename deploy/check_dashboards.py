@@ -35,6 +35,7 @@ SCRAPE_SECONDS = 1
 _RATE_SECONDS = 4 * SCRAPE_SECONDS
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.5
+_GPU_DRIVER = Path("/proc/driver/nvidia")
 
 
 class NoPrometheus(RuntimeError):
@@ -129,10 +130,15 @@ def scrape_config(sd_url: str) -> dict[str, Any]:
     return config
 
 
+def answerable(dashboard: Dashboard) -> list[Target]:
+    """Its queries, without those of a GPU if this machine has none."""
+    return [each for each in dashboard.targets() if _GPU_DRIVER.exists() or not each.needs_gpu]
+
+
 def empty_targets(prometheus: Prometheus, dashboard: Dashboard, *, seconds: float) -> list[Target]:
     """Queries that stayed without a value for ``seconds``."""
     until = time.monotonic() + seconds
-    waiting = dashboard.targets()
+    waiting = answerable(dashboard)
     while True:
         variables = {}
         for variable in dashboard.variables():
@@ -163,7 +169,7 @@ def check(sd_url: str, dashboards: Sequence[Path], *, seconds: float) -> list[st
             dashboard = Dashboard.read(path)
             found += [f"{path.name}: {problem}" for problem in dashboard.problems()]
             empty = empty_targets(prometheus, dashboard, seconds=seconds)
-            if len(empty) == len(dashboard.targets()):
+            if len(empty) == len(answerable(dashboard)):
                 found.append(f"no process could be scraped: is {sd_url} the /sd of a run's driver?")
                 return found
             found += [

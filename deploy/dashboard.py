@@ -28,6 +28,12 @@ class Target:
     expression: str
     legend: str
 
+    @property
+    def needs_gpu(self) -> bool:
+        """It asks for a metric that a process without a GPU does not have."""
+        named = re.findall(r"rewardtune_(\w+)", self.expression)
+        return any(name in METRICS and METRICS[name].needs_gpu for name in named)
+
     def filled(self, variables: Mapping[str, str], *, rate_seconds: int) -> str:
         """The expression as Grafana would send it."""
         values = {

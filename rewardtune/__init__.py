@@ -25,6 +25,7 @@ _HOMES = {
     "open_dataset": "tasks.shards",
     "open_run_log": "rewardtune.run_log",
     "pretrain": "rewardtune.local",
+    "score": "rewardtune.scoring",
     "tune": "rewardtune.local",
 }
 _NAMES = {"evaluate": "evaluate_policy"}
@@ -38,6 +39,7 @@ __all__ = [
     "open_dataset",
     "open_run_log",
     "pretrain",
+    "score",
     "tune",
 ]
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,9 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from rewardtune import data_commands
+from rewardtune import data_commands, reward_command
+from rewardtune.export_command import export
+from rewardtune.import_checkpoint_command import import_checkpoint
 from rewardtune.operator_commands import add_operator_commands
+from rewardtune.reward_server_command import reward_server
 from rewardtune.reward_worker_command import reward_worker
+from rewardtune.score_command import score
+from rewardtune.task_options import task_options
 
 if TYPE_CHECKING:
     from policies.draw import Decoding
@@ -63,7 +67,12 @@ app = typer.Typer(
     help="Tune vision models to the metric their users care about.",
 )
 app.add_typer(data_commands.app, name="data")
+app.add_typer(reward_command.app, name="reward")
+app.command()(export)
 app.command()(reward_worker)
+app.command()(reward_server)
+app.command()(import_checkpoint)
+app.command()(score)
 add_operator_commands(app)
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.")]
@@ -117,10 +126,17 @@ def _rewardtune(
 def pretrain(
     config: ConfigPath, overrides: Overrides = None, dry_run: DryRun = False, fork: Fork = False
 ) -> None:
-    """Train a policy by maximum likelihood on annotations.
+    """Train a policy by maximum likelihood on annotations, or a UViM codec (stage I).
 
     An interrupted run continues when it is started again.
     """
+    from rewardtune.stage_one_config import is_stage_one
+
+    if is_stage_one(config):
+        from rewardtune.stage_one_command import pretrain_stage_one
+
+        pretrain_stage_one(config, overrides or (), dry_run=dry_run, fork=fork)
+        return
     _run("pretrain", config, overrides or (), dry_run=dry_run, fork=fork)
 
 
@@ -176,7 +192,7 @@ def evaluate(
 
     dataset = open_dataset(data)
     loaded = policy_for_data(
-        policy, dataset, task=task, options=_task_options(option or ()), threads=threads
+        policy, dataset, task=task, options=task_options(option or ()), threads=threads
     )
     with counting("evaluating") as progress:
         evaluation = evaluate_policy(
@@ -222,7 +238,7 @@ def predict(
 
     if (data is None) == (images is None):
         raise ValueError("predict needs either --data or --images")
-    options = _task_options(option or ())
+    options = task_options(option or ())
     dataset: Dataset
     if data is not None:
         dataset = open_dataset(data)
@@ -335,17 +351,3 @@ def _decoding(temperature: float | None, top_p: float | None) -> Decoding:
     if temperature is None and top_p is None:
         return GREEDY
     return Decoding(temperature=1.0 if temperature is None else temperature, top_p=top_p)
-
-
-def _task_options(options: Sequence[str]) -> Mapping[str, Any]:
-    """``key=value`` with TOML values; what is not TOML is a string."""
-    values: dict[str, Any] = {}
-    for option in options:
-        key, equals, text = (part.strip() for part in option.partition("="))
-        if not key or not equals:
-            raise ValueError(f"--option {option}: write it as key=value, such as max_boxes=20")
-        try:
-            values[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key] = text
-    return values

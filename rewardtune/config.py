@@ -17,8 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 
 from learner.config import LearnerConfig
 from reward_workers.config import RewardWorkerConfig
+from reward_workers.reward_config import RewardConfig
 from rewardtune.cluster_config import ClusterConfig
 from sampler.config import SamplerConfig
+from tasks.artefacts import with_options
 from tasks.view import ViewConfig
 
 Mode = Literal["pretrain", "tune"]
@@ -66,9 +68,21 @@ class DataConfig(Section):
 class PolicyConfig(Section):
     """The network, and the weights it starts from. Sizes left out are the checkpoint's."""
 
+    kind: Literal["encoder_decoder", "parallel", "hugging_face"] | None = None
+    """Of the network: a ViT and an autoregressive decoder, one that draws all tokens at once, or
+    transformers' VisionEncoderDecoderModel. None: the checkpoint's; without one, the first."""
+
     checkpoint: Path | None = None
+    """A policy file; for a Hugging Face model the folder that ``save_pretrained`` wrote will do."""
+
     checkpoint_digest: str | None = None
     """Filled in when the run starts, or given here to insist on it."""
+
+    encoder: Path | None = None
+    """Where a policy without checkpoint takes its encoder from: a policy file, or a published ViT
+    (``.npz``), whose positions are resampled."""
+
+    encoder_digest: str | None = None
 
     input_size: PositiveInt | None = None
     """Side of the square input in pixels. Other than the checkpoint's: positions are resampled."""
@@ -86,11 +100,21 @@ class PolicyConfig(Section):
     @property
     def missing_sizes(self) -> list[str]:
         """Keys without a value, which only a checkpoint can fill in."""
-        paths = {"checkpoint", "checkpoint_digest"}
-        return [name for name, value in self if value is None and name not in paths]
+        optional = {"kind", "checkpoint", "checkpoint_digest", "encoder", "encoder_digest"}
+        return [name for name, value in self if value is None and name not in optional]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.encoder is not None and self.checkpoint is not None:
+            raise ValueError(
+                "policy.encoder and policy.checkpoint exclude each other: the checkpoint has an "
+                "encoder of its own"
+            )
+        if self.kind == "hugging_face" and self.checkpoint is None:
+            raise ValueError(
+                "policy.kind = 'hugging_face' needs policy.checkpoint, the folder of a model as "
+                "save_pretrained writes it"
+            )
         if self.input_size and self.patch_size and self.input_size % self.patch_size:
             raise ValueError(
                 f"policy.input_size = {self.input_size} is not a multiple of "
@@ -160,6 +184,9 @@ class OperationsConfig(Section):
     keep_checkpoints: int = Field(default=2, ge=2)
     """Newest checkpoints kept, beside the best one."""
 
+    artefacts: Path | None = None
+    """Folder in which files that task_options and reward name are looked for first."""
+
     progress: bool = True
     """Show a live line where there is a terminal."""
 
@@ -179,10 +206,18 @@ class RunConfig(Section):
     """How many policy versions sampling may run behind learning; 0 is strictly on-policy."""
 
     importance_weight: bool | None = None
-    """Correct stale rollouts by a truncated weight per sequence; None: from depth 2 on."""
+    """Correct stale rollouts by a truncated weight per sequence; None: wherever there are any."""
 
     task_options: dict[str, Any] = Field(default_factory=dict)
     """The task's own settings, which it validates itself."""
+
+    reward: RewardConfig | None = None
+    """What tuning is rewarded by: "module:function", "grpc://host:port", or a table of parts that
+    compose (docs/custom_rewards.md); None: the task's own reward."""
+
+    contents: dict[str, str] = Field(default_factory=dict)
+    """What files, functions and servers hold that task_options and reward name, by the key that
+    names them: filled in when the run starts."""
 
     data: DataConfig
     policy: PolicyConfig
@@ -238,7 +273,7 @@ class RunConfig(Section):
     @property
     def weighs_importance(self) -> bool:
         """Whether rollouts of older versions are corrected for."""
-        return self.depth >= 2 if self.importance_weight is None else self.importance_weight
+        return self.depth >= 1 if self.importance_weight is None else self.importance_weight
 
     @property
     def run_name(self) -> str:
@@ -257,12 +292,15 @@ class RunConfig(Section):
         holdout: str | None = None,
         validation: str | None = None,
         checkpoint: str | None = None,
+        encoder: str | None = None,
+        contents: Mapping[str, str] | None = None,
     ) -> RunConfig:
         """The config with what only a started run knows; its identity is complete after this.
 
         Args:
             device: what ``compute.device`` came to.
-            train, holdout, validation, checkpoint: digests of what the paths hold.
+            train, holdout, validation, checkpoint, encoder: digests of what the paths hold.
+            contents: what the field of that name is to say.
 
         Raises:
             ConfigError: a digest was given in the config, or by an earlier start, and differs.
@@ -272,6 +310,7 @@ class RunConfig(Section):
             "data.holdout": holdout,
             "data.validation": validation,
             "policy.checkpoint": checkpoint,
+            "policy.encoder": encoder,
         }
         values = self.model_dump(mode="json")
         for key, digest in found.items():
@@ -283,6 +322,7 @@ class RunConfig(Section):
                     f"{expected}: restore what it held, or start a new run on it"
                 )
             values[section][f"{name}_digest"] = digest if digest is not None else expected
+        values["contents"] = dict(contents or {})
         values["compute"]["device"] = device
         return RunConfig.model_validate(values)
 
@@ -293,9 +333,12 @@ class RunConfig(Section):
         )
         for key in ("train", "holdout", "validation"):
             del values["data"][key]
-        del values["policy"]["checkpoint"]
+        for key in ("checkpoint", "encoder"):
+            del values["policy"][key]
         values["importance_weight"] = self.weighs_importance
-        return values
+        # What is there counts, not where it is.
+        contents = values.pop("contents")
+        return with_options(values, contents)
 
     def identity_hash(self) -> str:
         """Hex SHA-256 of the identity's canonical JSON."""

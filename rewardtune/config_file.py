@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -31,6 +31,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file, an override or a combination cannot be run.
     """
+    return parse_config(read_values(path, overrides), source=str(path))
+
+
+def read_values(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A file's plain values with the overrides over them; a run has a directory of its name.
+
+    Raises:
+        ConfigError: the file or an override cannot be read.
+    """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -42,7 +51,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     operations = values.setdefault("operations", {})
     if isinstance(operations, dict):
         operations.setdefault("directory", f"runs/{path.stem}")
-    return parse_config(values, source=str(path))
+    return values
 
 
 def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
@@ -126,15 +135,29 @@ def _place(loc: Sequence[int | str]) -> tuple[list[str], list[str]]:
     path: list[str] = []
     siblings: list[str] = []
     models: Sequence[type[BaseModel]] = (RunConfig,)
+    is_name = False
     for part in loc:
+        if is_name:  # the user's own, of one of several tables
+            path.append(str(part))
+            is_name = False
+            continue
         chosen = [model for model in models if _tag(model) == part]
         if chosen and len(models) > 1:
             models = chosen
             continue
         path.append(str(part))
         siblings = [name for model in models for name in model.model_fields]
+        is_name = any(_is_named(model, str(part)) for model in models)
         models = _sections(models, str(part))
     return path, siblings
+
+
+def _is_named(model: type[BaseModel], field: str) -> bool:
+    """Whether the field holds several tables, each under a name of the user's."""
+    info = model.model_fields.get(field)
+    return (
+        info is not None and get_origin(info.annotation) is dict and any(_models(info.annotation))
+    )
 
 
 def _sections(models: Sequence[type[BaseModel]], field: str) -> list[type[BaseModel]]:
@@ -176,5 +199,6 @@ def _nearest_key(path: Sequence[str]) -> str | None:
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}"
-        for section in _models(field.annotation):
+        # Whose names are the user's, nobody can guess.
+        for section in () if _is_named(model, name) else _models(field.annotation):
             yield from _keys(section, f"{prefix}{name}.")

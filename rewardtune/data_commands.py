@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from rewardtune.cider_stats_command import cider_stats
+
 app = typer.Typer(
     no_args_is_help=True, help="Make data sets and look at them.", pretty_exceptions_enable=False
 )
+app.command("cider-stats")(cider_stats)
 
 
 @app.command()
@@ -86,6 +89,40 @@ def coco(
     for broken in report.skipped:
         typer.echo(f"skipped: {broken}", err=True)
     typer.echo(f"{output}: {report.num_examples} examples, digest {report.digest}")
+
+
+@app.command()
+def karpathy(
+    source: Annotated[Path, typer.Argument(help="dataset_coco.json.")],
+    output: Annotated[Path, typer.Argument(help="Folder for train.json, val.json, test.json.")],
+) -> None:
+    """Write the Karpathy split of COCO as COCO captions files, for ``data coco``."""
+    from rewardtune.json_file import write_json
+    from tasks.captioning.karpathy import karpathy_splits
+
+    for split, coco in karpathy_splits(source).items():
+        write_json(output / f"{split}.json", coco)
+        typer.echo(f"{output / split}.json: {len(coco['images'])} images")
+
+
+@app.command()
+def vocabulary(
+    directory: Annotated[Path, typer.Argument(help="Folder of a data set with captions.")],
+    output: Annotated[Path, typer.Argument(help="File to write, such as vocab.txt.")],
+    size: Annotated[int, typer.Option(min=6, help="Word pieces at most.")] = 1000,
+) -> None:
+    """Learn the word pieces of a data set's captions.
+
+    For models that start from nothing. One that is pretrained brings its own vocabulary.
+    """
+    from tasks.captioning.vocabulary import train_vocabulary, write_vocabulary
+    from tasks.shards import open_dataset
+
+    dataset = open_dataset(directory)
+    captions = (text for index in range(len(dataset)) for text in dataset.example(index).captions)
+    pieces = train_vocabulary(captions, size=size)
+    write_vocabulary(pieces, output)
+    typer.echo(f"{output}: {len(pieces)} word pieces")
 
 
 @app.command()

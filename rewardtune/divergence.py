@@ -27,7 +27,10 @@ def kl_divergence(policy: Policy, initial: Policy, dataset: Dataset, *, task: Ta
     num_groups = min(_NUM_EXAMPLES, len(dataset))
     images_GHWC = torch.from_numpy(
         images_in_view(
-            dataset, [(index, VIEW) for index in range(num_groups)], input_size=policy.input_size
+            dataset,
+            [(index, VIEW) for index in range(num_groups)],
+            task=task,
+            input_size=policy.input_size,
         )
     ).to(next(policy.module.parameters()).device)
     uniforms_NT = uniforms(

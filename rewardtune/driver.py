@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rewardtune.capacity import measured_requirement
+from rewardtune.capacity import Requirement, measured_requirement
 from rewardtune.cluster import Call, Cluster, ServiceDied
 from rewardtune.config import RunConfig
 from rewardtune.draw_table import Draw, DrawTable
@@ -30,6 +30,7 @@ from rewardtune.history import History
 from rewardtune.local import RunResult, finished
 from rewardtune.pace import NUM_RECENT_STEPS
 from rewardtune.run_log import RunLog
+from rewardtune.unscored import TOO_MANY_UNSCORED, UnscoredGroups
 from rewardtune.whereabouts import Location, find_group
 from transport.exposition import Target
 from transport.job_queue import (
@@ -48,8 +49,6 @@ TICK_SECONDS = 1.0
 MAX_REWARD_WORKERS = 1000
 """Inside Ray, which stalls when many more are asked for at once."""
 _WAIT_SECONDS = 0.1
-_INVALID_WINDOW = 4
-_MAX_INVALID_RATIO = 0.5
 
 
 class Driver:
@@ -105,9 +104,10 @@ class Driver:
         self._candidates: deque[tuple[int, Path]] = deque()
         self._measured: int | None = None
         self._evaluations_skipped = 0
-        self._invalid: deque[int] = deque(maxlen=_INVALID_WINDOW)
+        self._unscored = UnscoredGroups(config.learner.batch_size)
         self._record: Mapping[str, float] = {}
         self._recent: deque[Mapping[str, float]] = deque(maxlen=NUM_RECENT_STEPS)
+        self._draw_seconds: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
         self._skipped_batches: frozenset[int] = frozenset()
         self._stats: QueueStats | None = None
         self._records: Sequence[WorkerRecord] = ()
@@ -203,7 +203,8 @@ class Driver:
             "redraws": self._table.num_redraws,
             "draws_in_flight": self._table.num_in_flight,
             "reward_workers_wanted": self._num_workers_wanted,
-            "reward_workers_required": self.workers_required,
+            "reward_workers_required": (required := self.required).reward_workers,
+            "depth_required": required.depth,
             "queue": asdict(self._stats) if self._stats else None,
             **told_by_config(self._config),
             **told_by_steps(list(self._recent)),
@@ -211,9 +212,18 @@ class Driver:
         }
 
     @property
-    def workers_required(self) -> int | None:
-        """Reward workers that would keep up with the learner; None before anything was scored."""
-        return measured_requirement(self._config, self._records, self._record)
+    def required(self) -> Requirement:
+        """What would keep the learner from waiting."""
+        draws = list(self._draw_seconds)
+        batch = self._config.learner.batch_size / self._config.sampler.micro_batch
+        return measured_requirement(
+            self._config,
+            self._records,
+            list(self._recent),
+            sampling_seconds=batch * sum(draws) / len(draws) / self._num_samplers
+            if draws
+            else None,
+        )
 
     def targets(self) -> list[Target]:
         """Every process of the run that exports metrics, reward workers outside Ray included."""
@@ -316,7 +326,7 @@ class Driver:
             report_queue(self._meter, None)
             return  # the learner reopens it, or ends the run
         report_queue(self._meter, self._stats)
-        report_workers(self._meter, self._records, num_required=self.workers_required)
+        report_workers(self._meter, self._records, num_required=self.required.reward_workers)
         scoring = {record.metrics_address for record in self._records if record.num_groups}
         for worker in self._workers:
             if worker.metrics_address in scoring:
@@ -398,11 +408,11 @@ class Driver:
         self._fleet.call(hosted, method, then, *arguments)
 
     def _draw(self, sampler: Hosted, draw: Draw) -> None:
-        term = self._term
+        term, began = self._term, time.monotonic()
         self._call(
             sampler,
             "draw",
-            lambda call: self._on_drawn(call, sampler, draw, term),
+            lambda call: self._on_drawn(call, sampler, draw, term, began),
             term,
             draw.policy_version,
             draw.first_ordinal,
@@ -494,21 +504,12 @@ class Driver:
         if self._version % self._config.operations.log_every == 0 or is_skipped:
             self._log.step(self._record)
         self._measure(stepped["candidate"], step=self._version)
-        self._watch_invalid(stepped["num_invalid"])
-
-    def _watch_invalid(self, num_invalid: int) -> None:
-        self._invalid.append(num_invalid)
-        limit = _MAX_INVALID_RATIO * self._config.learner.batch_size * _INVALID_WINDOW
-        if sum(self._invalid) > limit:
-            self._invalid.clear()
+        if self._unscored.are_too_many(stepped["num_invalid"]):
             self._is_paused = True
             self._state = "paused"
-            self._log.message(
-                f"paused: more than half of the groups of the last {_INVALID_WINDOW} batches could "
-                "not be scored; see the dead letters, then resume"
-            )
+            self._log.message(f"paused: {TOO_MANY_UNSCORED}; see the dead letters, then resume")
 
-    def _on_drawn(self, call: Call, sampler: Hosted, draw: Draw, term: int) -> None:
+    def _on_drawn(self, call: Call, sampler: Hosted, draw: Draw, term: int, began: float) -> None:
         try:
             self._fleet.result(call)
         except (ServiceDied, DamagedWeights) as error:
@@ -529,6 +530,7 @@ class Driver:
         else:
             sampler.is_idle = True
             sampler.deaths_in_a_row = 0
+            self._draw_seconds.append(time.monotonic() - began)
             if term == self._term:
                 self._table.done(draw)
 

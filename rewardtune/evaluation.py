@@ -119,7 +119,7 @@ def _decode(
 ) -> _Decoded:
     device = next(policy.module.parameters()).device
     images_GHWC = images_in_view(
-        dataset, [(index, VIEW) for index in indices], input_size=policy.input_size
+        dataset, [(index, VIEW) for index in indices], task=task, input_size=policy.input_size
     )
     uniforms_NT = uniforms(
         seed=seed,

@@ -1,4 +1,4 @@
-"""What travels with a job: the run's file, and the user's own modules that its task needs.
+"""What travels with a job: the run's file, and the user's own modules that it is rewarded by.
 
 On the cluster the bundle is the current folder, whose top Python may search before everything
 else. So what is the user's lies deeper, and every process of ours appends it to ``sys.path``: a
@@ -13,8 +13,12 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from reward_workers.digest import scoring_sources
+from reward_workers.digest import run_sources
+from reward_workers.reward import reward_files
+from reward_workers.reward_config import Source
 from rewardtune.config import ConfigError, RunConfig
+from tasks.artefacts import named_artefacts
+from tasks.task import task_class
 
 FOLDER = "rewardtune_job"
 RUN_FILE = f"{FOLDER}/run.toml"
@@ -40,7 +44,7 @@ def write_bundle(
         working_dir: code to run with; None: what is installed on the cluster.
 
     Raises:
-        ConfigError: it would be too large, or the task is a module that cannot be found.
+        ConfigError: it would be too large, or the task or reward is a module that cannot be found.
     """
     if working_dir is not None:
         _check_size(working_dir)
@@ -48,15 +52,26 @@ def write_bundle(
         shutil.copytree(working_dir, folder, dirs_exist_ok=True, ignore=ignore)
     (folder / FOLDER).mkdir(exist_ok=True)
     shutil.copyfile(config_path, folder / RUN_FILE)
-    code = folder / CODE_FOLDER
-    code.mkdir(exist_ok=True)
+    (folder / CODE_FOLDER).mkdir(exist_ok=True)
+    write_code(folder / CODE_FOLDER, config)
+
+
+def write_code(folder: Path, config: RunConfig) -> None:
+    """Copy the user's own modules there, for processes that append the folder to ``sys.path``.
+
+    Of a run that needs none nothing is written.
+
+    Raises:
+        ConfigError: a module cannot be found.
+    """
     for name, path in _own_modules(config):
         parts = name.split(".")
         is_package = path.name == "__init__.py"
-        target = code.joinpath(*parts, "__init__.py") if is_package else code.joinpath(*parts[:-1])
-        target = target if is_package else target / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        target = folder.joinpath(*parts) if is_package else folder.joinpath(*parts[:-1])
+        target.mkdir(parents=True, exist_ok=True)
+        # Of a run that is gone on with from its own copy, source and copy are one.
+        if not (target / path.name).exists() or not path.samefile(target / path.name):
+            shutil.copyfile(path, target / path.name)
 
 
 def entrypoint(config: RunConfig, overrides: Sequence[str]) -> str:
@@ -67,8 +82,13 @@ def entrypoint(config: RunConfig, overrides: Sequence[str]) -> str:
         "data.holdout": config.data.holdout,
         "data.validation": config.data.validation,
         "policy.checkpoint": config.policy.checkpoint,
+        "policy.encoder": config.policy.encoder,
+        "operations.artefacts": config.operations.artefacts,
     }
-    absolute = [f'{key}="{path.absolute()}"' for key, path in paths.items() if path is not None]
+    files = _named_files(config)
+    absolute = [
+        f'{key}="{path.absolute()}"' for key, path in {**paths, **files}.items() if path is not None
+    ]
     words = ["rewardtune", "tune", RUN_FILE, "--address", "auto"]
     for override in [*overrides, *absolute]:
         words += ["--set", override]
@@ -86,10 +106,24 @@ def environment(own: Mapping[str, str] = os.environ) -> dict[str, str]:
     }
 
 
+def _named_files(config: RunConfig) -> dict[str, Path]:
+    """Files that options name, as they name them, by the key of the config."""
+    found = {
+        f"task_options.{key}": path
+        for key, path in named_artefacts(
+            task_class(config.task), config.task_options, of=f"task '{config.task}'"
+        ).items()
+    }
+    for name, part in config.reward.of_source(Source.FUNCTION) if config.reward else ():
+        for key, path in reward_files(part).items():
+            found[f"reward.parts.{name}.options.{key}"] = path
+    return found
+
+
 def _own_modules(config: RunConfig) -> Iterable[tuple[str, Path]]:
-    """The user's, by name: the task and what it imports."""
+    """The user's, by name: the task, the functions of the reward, and what they import."""
     try:
-        sources = scoring_sources(config.task)
+        sources = run_sources(config.task, config.reward)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     for name, path in sources.items():

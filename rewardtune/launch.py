@@ -22,12 +22,13 @@ from ray.exceptions import (
 
 from reward_workers.digest import ScorerSettings
 from reward_workers.spec import make_spec
-from rewardtune.assembly import Parts, assemble
+from rewardtune.assembly import Parts, assemble, build_reward
 from rewardtune.cluster import Call, Service, ServiceDied
 from rewardtune.config import ConfigError, RunConfig
 from rewardtune.driver import Driver
 from rewardtune.exposed import expose
 from rewardtune.fleet import Placement
+from rewardtune.job_bundle import write_code
 from rewardtune.local import RunResult
 from rewardtune.run_directory import check_run
 from rewardtune.run_log import RunLog
@@ -110,7 +111,11 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
         task_options=config.task_options,
         input_size=parts.policy.input_size,
         scorer=ScorerSettings(threads=config.reward_workers.threads),
+        reward_config=config.reward,
+        reward=build_reward(parts),
+        artefacts=config.operations.artefacts,
     )
+    write_code(config.operations.directory / "code", config)
     shared = ServiceSettings(
         config=config,
         queue=queue_url,

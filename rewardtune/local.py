@@ -7,15 +7,18 @@ same loop stands in ``rewardtune.tuning``, and what is called here goes through 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from learner.source import Collected
 from policies.draw import GREEDY, Decoding
-from records import Published, ScoredGroup
-from reward_workers.score import score_group
-from rewardtune.assembly import Parts, assemble, build_sampler
+from records import Group, Published, Score, ScoredGroup
+from reward_workers.reward import RewardFailed
+from reward_workers.score import BadScore, score_group
+from rewardtune.assembly import Parts, assemble, build_reward, build_sampler
 from rewardtune.config import RunConfig
 from rewardtune.evaluation import evaluate_policy
 from rewardtune.history import History
@@ -25,6 +28,7 @@ from rewardtune.run_log import RunLog
 from rewardtune.run_state import restore_run, save_run, write_policy
 from rewardtune.stopping import stop_on_signal
 from rewardtune.tuning import TuningLoop, step_record
+from rewardtune.unscored import TOO_MANY_UNSCORED, UnscoredGroups
 from transport.weight_store import MemoryWeightStore, WeightStore
 
 
@@ -48,7 +52,7 @@ def tune(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult:
     parts = assemble(config)
     run = open_run(parts.config, log.message, fork=fork)
     store = MemoryWeightStore()
-    source = LocalSource(parts, store=store, term=run.term)
+    source = LocalSource(parts, store=store, term=run.term, tell=log.message)
     loop = TuningLoop(parts, term=run.term, store=store, source=source)
     return _run(parts, run, log, loop)
 
@@ -71,8 +75,17 @@ class LocalSource:
     earlier, while the learner is busy, makes no difference to what is drawn.
     """
 
-    def __init__(self, parts: Parts, *, store: WeightStore, term: int) -> None:
+    def __init__(
+        self, parts: Parts, *, store: WeightStore, term: int, tell: Callable[[str], None]
+    ) -> None:
+        """
+        Args:
+            tell: hears of groups that the run's reward could not score.
+        """
         self._parts = parts
+        self._reward = build_reward(parts)
+        self._tell = tell
+        self._unscored = UnscoredGroups(parts.config.learner.batch_size)
         self._store = store
         self._term = term
         self._sampler = build_sampler(parts)
@@ -89,18 +102,29 @@ class LocalSource:
             began = time.perf_counter()
             groups = self._sampler.sample(range(start, start + config.sampler.micro_batch)).groups
             drawn = time.perf_counter()
-            scored += [
-                score_group(
-                    group,
-                    task=self._parts.task,
-                    dataset=self._parts.train,
-                    input_size=self._parts.policy.input_size,
-                )
-                for group in groups
-            ]
+            scored += map(self._score, groups)
             sample_seconds += drawn - began
             score_seconds += time.perf_counter() - drawn
+        num_invalid = sum(not each.score.is_valid for each in scored)
+        if self._unscored.are_too_many(num_invalid):
+            raise RewardFailed(f"{TOO_MANY_UNSCORED}; the last: {self._last_failure}")
         return Collected(scored, {"seconds_sample": sample_seconds, "seconds_score": score_seconds})
+
+    def _score(self, group: Group) -> ScoredGroup:
+        try:
+            return score_group(
+                group,
+                task=self._parts.task,
+                dataset=self._parts.train,
+                input_size=self._parts.policy.input_size,
+                reward=self._reward,
+            )
+        except (RewardFailed, BadScore) as error:
+            # On a cluster it would be tried once more; here the same would happen again.
+            self._last_failure = str(error)
+            self._tell(f"group {group.ordinal} trains nothing: {error}")
+            unknown_S = np.full(len(group.tokens_ST), np.nan)
+            return ScoredGroup(group, Score(reward_S=unknown_S, is_valid=False))
 
     def consumed(self, *, before: int) -> None:
         """Nothing is kept."""

@@ -52,7 +52,10 @@ class PretrainingLoop:
             ]
         )
         images_GHWC = images_in_view(
-            parts.train, [(e.example, e.view) for e in entries], input_size=input_size
+            parts.train,
+            [(e.example, e.view) for e in entries],
+            task=parts.task,
+            input_size=input_size,
         )
         loaded = time.perf_counter()
         report = self.learner.maximum_likelihood(

@@ -37,7 +37,7 @@ _PHASES = {
     "checkpoint": "bright_black",
     "other": "white",
 }
-_HEADLINE = ("map", "ar100", "reward")
+_HEADLINE = ("map", "ar100", "pq", "colour_reward", "psnr", "reward")
 """Of an evaluation's metrics, those that fit into a line."""
 
 

@@ -12,6 +12,16 @@ def reward_worker(
     redis: Annotated[str, typer.Option(help="URL of the run's queue: redis://HOST:PORT.")],
     run: Annotated[str, typer.Option(help="Name of the run.")],
     data: Annotated[Path, typer.Option(help="Folder of the run's training data.")],
+    code: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run's own modules: RUN/code, or a copy of it."),
+    ] = None,
+    artefacts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with this machine's copies of files that the run's config names."
+        ),
+    ] = None,
     num_scorers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Of each; as the run has them.")] = 1,
     deadline_seconds: Annotated[
@@ -33,11 +43,17 @@ def reward_worker(
     neither torch nor ray.
     """
     import logging
+    import sys
 
     from reward_workers.config import RewardWorkerConfig
     from reward_workers.service import serve
     from transport.job_queue import QueueRefused
 
+    if code is not None:
+        if not code.is_dir():
+            raise ValueError(f"--code {code} is not a folder: give the one that holds the modules")
+        # Never before our own, which none of them may shadow.
+        sys.path.append(str(code.absolute()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     config = RewardWorkerConfig(
         num_scorers=num_scorers,
@@ -47,15 +63,16 @@ def reward_worker(
         max_groups_per_scorer=max_groups_per_scorer,
     )
     try:
-        code = serve(
+        exit_code = serve(
             config,
             queue_url=redis,
             run=run,
             data_path=data,
+            artefacts_path=artefacts,
             metrics_port=metrics_port,
             health_port=health_port,
             host=host,
         )
     except QueueRefused as error:
         raise ValueError(str(error)) from error
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code)

@@ -35,6 +35,7 @@ class RewardWorkerHost:
                 update={"lease_seconds": config.cluster.lease_seconds}
             ),
             data_path=config.data.train,
+            artefacts_path=config.operations.artefacts,
             name=unique_name(),
             metrics=exposed.meter,
             metrics_address=exposed.address,

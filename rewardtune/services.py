@@ -23,6 +23,7 @@ from records import Published
 from rewardtune.assembly import Parts, assemble, build_sampler
 from rewardtune.divergence import kl_divergence
 from rewardtune.exposed import Exposed, expose
+from rewardtune.gpu_metrics import GpuReport
 from rewardtune.local import holdout_metrics
 from rewardtune.run_directory import open_run
 from rewardtune.run_state import restore_run, save_run, write_policy
@@ -94,6 +95,10 @@ class LearnerHost:
         # Once, however often it begins.
         return expose(self._settings.config, Role.LEARNER)
 
+    @functools.cached_property
+    def _gpu(self) -> GpuReport:
+        return GpuReport(self._exposed.meter)
+
     @property
     def version(self) -> int:
         return self._loop.learner.policy_version
@@ -107,6 +112,7 @@ class LearnerHost:
         ledger = self._loop.learner.ledger
         before = (len(ledger.invalid), len(ledger.skipped))
         outcome = self._loop.step()
+        self._gpu.report()
         if outcome is None:
             return None
         report, measured = outcome
@@ -188,6 +194,7 @@ class SamplerHost:
             )
             store = connect_weights(self._settings.weights)
         exposed = expose(parts.config, Role.SAMPLER)
+        self._gpu = GpuReport(exposed.meter)
         self._service = SamplerService(
             build_sampler(parts), queue=queue, store=store, meter=exposed.meter
         )
@@ -197,6 +204,7 @@ class SamplerHost:
         report = self._service.draw(
             Published(term, policy_version), range(first, first + num_groups)
         )
+        self._gpu.report()
         return asdict(report)
 
 
@@ -210,6 +218,7 @@ class EvaluatorHost:
         # It asks Ray for no GPU, and on a node of its own may have none.
         self._parts: Parts = assemble(self._settings.config, on_cpu=not torch.cuda.is_available())
         self._exposed = expose(self._parts.config, Role.EVALUATOR)
+        self._gpu = GpuReport(self._exposed.meter)
         # The policy that tuning starts from, which the config names.
         self._initial = self._parts.policy
         return {"pid": os.getpid(), "metrics_address": self._exposed.address}
@@ -224,4 +233,5 @@ class EvaluatorHost:
             policy, self._initial, self._parts.holdout, task=self._parts.task
         )
         self._exposed.meter.set("kl_to_initial", divergence)
+        self._gpu.report()
         return dict(metrics)

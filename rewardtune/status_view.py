@@ -88,7 +88,9 @@ def _facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         shares = [f"{name} {seconds / total:.0%}" for name, seconds in largest]
         facts.append(("learner's time", " · ".join(shares)))
     staleness = "-" if status["staleness"] is None else f"{status['staleness']:.0f}"
-    facts.append(("staleness", f"{staleness} (depth {status['depth']})"))
+    depth, depth_required = status["depth"], status["depth_required"]
+    needed = "" if depth_required is None else f", {depth_required} required"
+    facts.append(("staleness", f"{staleness} (depth {depth}{needed})"))
     queue = status["queue"]
     if queue is not None:
         facts.append(

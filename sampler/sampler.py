@@ -79,15 +79,20 @@ class Sampler:
         if manifest.canary is None:
             return 0.0
         loaded, self._loaded = self._loaded, None
-        error = check_canary(self._policy, manifest, self._images(manifest.canary.ordinals))
+        error = check_canary(
+            self._policy, manifest, self._images(self._entries(manifest.canary.ordinals))
+        )
         self._loaded = loaded
         return error
 
-    def _images(self, ordinals: Sequence[int]) -> torch.Tensor:
-        entries = [self._order.entry(ordinal) for ordinal in ordinals]
+    def _entries(self, ordinals: Sequence[int]) -> list[OrderEntry]:
+        return [self._order.entry(ordinal) for ordinal in ordinals]
+
+    def _images(self, entries: Sequence[OrderEntry]) -> torch.Tensor:
         images_GHWC = images_in_view(
             self._dataset,
             [(entry.example, entry.view) for entry in entries],
+            task=self._task,
             input_size=self._policy.input_size,
         )
         return torch.from_numpy(images_GHWC)
@@ -101,7 +106,8 @@ class Sampler:
         if self._loaded is None:
             raise RuntimeError("the sampler has no weights: load some before sampling")
         started = time.perf_counter()
-        images_GHWC = self._images(ordinals)
+        entries = self._entries(ordinals)
+        images_GHWC = self._images(entries)
         images_seconds = time.perf_counter() - started
         parameter = next(self._policy.module.parameters())
         samples = self._policy.sample(
@@ -111,7 +117,6 @@ class Sampler:
             probe_tokens=self._task.probe_tokens,
             stop_token=self._task.stop_token,
         )
-        entries = [self._order.entry(ordinal) for ordinal in ordinals]
         return Drawn(
             groups=_groups(ordinals, entries, samples, self._loaded),
             images_seconds=images_seconds,

@@ -30,6 +30,9 @@ BASE = [
     "reward_workers.service",
     "rewardtune.reward_worker_host",
     "rewardtune.cli",
+    "rewardtune.scoring",
+    "rewardtune.reward_lab.probes",
+    "reward_workers.reward",
 ]
 
 # What only the extras install.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from rewardtune.cli import app
 from rewardtune.config_file import load_config
 from rewardtune.local import pretrain, tune
+from rewardtune.run_log import open_run_log
 from tests.rewardtune.tiny_run import SILENT, tiny_config, tiny_tune, write_tiny_digits
 
 ROOT = Path(__file__).parents[1]
@@ -26,15 +29,19 @@ def code_block(first_line: str) -> str:
 
 
 def test_the_reward_of_your_own_tunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = code_block("# tidy_boxes.py")
-    assert code.count("\n") < 20
-    (tmp_path / "tidy_boxes.py").write_text(code)
+    code = code_block("# fewer.py")
+    (settings,) = re.findall(r"```toml\n(\[reward\].*?)```", README, flags=re.DOTALL)
+    assert (code + settings).count("\n") < 20
+    (tmp_path / "fewer.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "tidy_boxes", raising=False)
+    monkeypatch.delitem(sys.modules, "fewer", raising=False)
     data = write_tiny_digits(tmp_path / "digits")
     start = pretrain(tiny_config(data, tmp_path / "mle"), SILENT).policy_path
-    result = tune(tiny_tune(data, start, tmp_path / "tuned", task="tidy_boxes"), SILENT)
-    assert result.is_finished
+    config = tiny_tune(data, start, tmp_path / "tuned", **tomllib.loads(settings))
+    with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
+        assert tune(config, log).is_finished
+    lines = (tmp_path / "tuned" / "log.jsonl").read_text().splitlines()
+    assert all("reward_fee" in line for line in lines if '"kind": "step"' in line)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +49,7 @@ def test_the_reward_of_your_own_tunes(tmp_path: Path, monkeypatch: pytest.Monkey
 )
 def test_every_command_is_one_that_there_is(command: str) -> None:
     words = shlex.split(command)
-    verbs = words[: 2 if words[0] == "data" else 1]
+    verbs = words[: 2 if words[0] in ("data", "reward") else 1]
     shown = CliRunner().invoke(app, [*verbs, "--help"])
     assert shown.exit_code == 0
     for word in words:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from deploy import check_dashboards
 from deploy.check_dashboards import empty_targets, main, running_prometheus
 from deploy.dashboard import Dashboard
 from tests.deploy.fake_fleet import running_fleet
@@ -80,6 +81,20 @@ def test_the_dashboard_shows_what_an_operator_looks_for() -> None:
 )
 def test_a_damaged_dashboard_is_told_so(old: str, new: str, complaint: str) -> None:
     assert any(complaint in problem for problem in Dashboard(renamed(old, new)).problems())
+
+
+def test_panels_of_a_gpu_are_asked_about_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dashboard = Dashboard.read(PATH)
+    monkeypatch.setattr(check_dashboards, "_GPU_DRIVER", tmp_path)
+    with_gpu = check_dashboards.answerable(dashboard)
+    monkeypatch.setattr(check_dashboards, "_GPU_DRIVER", tmp_path / "none")
+    left_out = [
+        target for target in with_gpu if target not in check_dashboards.answerable(dashboard)
+    ]
+    assert with_gpu == dashboard.targets()
+    assert left_out != [] and all("rewardtune_gpu_" in target.expression for target in left_out)
 
 
 def _same_id(content: dict[str, Any]) -> None:

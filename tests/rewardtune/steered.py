@@ -61,6 +61,7 @@ STATUS: dict[str, Any] = {
     ],
     "reward_workers_wanted": 2,
     "reward_workers_required": 3,
+    "depth_required": 2,
     "reward_workers": [{**asdict(WORKER), "is_in_ray": False}],
     "queue": asdict(STATS),
 }
@@ -79,6 +80,7 @@ NOT_BEGUN: dict[str, Any] = {
     "best": {},
     "services": [],
     "reward_workers_required": None,
+    "depth_required": None,
     "reward_workers": [],
     "queue": None,
 }

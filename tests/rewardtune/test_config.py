@@ -173,6 +173,13 @@ def test_the_error_names_the_file(path: Path) -> None:
         ({"seeds": 3}, ("did you mean seed?",)),
         ({"zzz": 3}, ("unknown key zzz = 3: keys of the top level",)),
         (
+            {"reward": {"sum": {"a": 1}, "parts": {"a": {"use": "m:f", "wieght": 2}}}},
+            ("unknown key reward.parts.a.wieght = 2: keys of [reward.parts.a]: sum,", "use"),
+        ),
+        ({"reward": {"sums": {"a": 1}}}, ("unknown key reward.sums", "did you mean reward.sum?")),
+        ({"reward": "poetry"}, ("reward = \"poetry\": must be 'task', 'module:function' or",)),
+        ({"reward": {"sum": {"a": 1}}}, ("reward speaks of a part 'a' that is not there",)),
+        (
             {"learner__optimizer__beta1": 0.9},
             ("unknown key learner.optimizer.beta1", "[learner.optimizer]: ", "beta2_cap"),
         ),
@@ -259,7 +266,7 @@ def test_a_config_survives_json() -> None:
         {"operations__directory": "elsewhere"},
         {"operations__log_every": 10},
         {"evaluation__every_steps": 10},
-        {"importance_weight": False},
+        {"importance_weight": True},
     ],
 )
 def test_operations_leave_the_identity_alone(keys: dict[str, Any]) -> None:
@@ -272,12 +279,13 @@ def test_operations_leave_the_identity_alone(keys: dict[str, Any]) -> None:
     [
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"depth": 0}, "depth: 1 -> 0"),
-        ({"importance_weight": True}, "importance_weight: false -> true"),
+        ({"importance_weight": False}, "importance_weight: true -> false"),
         ({"learner__batch_size": 32}, "learner.batch_size: 64 -> 32"),
         ({"sampler__micro_batch": 32}, "sampler.micro_batch: 16 -> 32"),
         ({"compute__threads": 1}, "compute.threads: 2 -> 1"),
         ({"task_options__reward": "recall"}, 'task_options.reward: null -> "recall"'),
         ({"data__train_digest": "ab"}, 'data.train_digest: null -> "ab"'),
+        ({"reward": "m:f"}, "reward.sum.f: null -> 1.0"),
         ({"data__views__flip_probability": 0.5}, "data.views.flip_probability: 0.0 -> 0.5"),
         ({"policy__checkpoint_digest": "ab"}, 'policy.checkpoint_digest: null -> "ab"'),
     ],
@@ -285,6 +293,22 @@ def test_operations_leave_the_identity_alone(keys: dict[str, Any]) -> None:
 def test_whatever_moves_weights_is_identity(keys: dict[str, Any], line: str) -> None:
     assert config(**keys).identity_hash() != config().identity_hash()
     assert line in config().diff(config(**keys))
+
+
+def test_what_is_there_is_identity_and_not_where_it_is() -> None:
+    def holding(path: str, held: str) -> RunConfig:
+        part = {"use": "m:f", "options": {"model": path}}
+        given = config(reward={"sum": {"a": 1}, "parts": {"a": part}})
+        key = "reward.parts.a.options.model"
+        return given.pinned(device="cpu", train="ab", contents={key: held})
+
+    here, moved, changed = (
+        holding(*each) for each in (("x", "sha256:1"), ("y", "sha256:1"), ("x", "sha256:2"))
+    )
+    assert here.identity_hash() == moved.identity_hash() != changed.identity_hash()
+    assert here.diff(changed) == [
+        'reward.parts.a.options.model: "sha256:1" -> "sha256:2"',
+    ]
 
 
 def test_identity_has_the_parts_that_design_names() -> None:
@@ -295,6 +319,7 @@ def test_identity_has_the_parts_that_design_names() -> None:
         "depth",
         "importance_weight",
         "task_options",
+        "reward",
         "data",
         "policy",
         "sampler",
@@ -317,8 +342,8 @@ def test_pinning_refuses_data_that_changed_since() -> None:
         pinned.pinned(device="cpu", train="bb")
 
 
-def test_stale_rollouts_are_weighed_from_depth_two_on() -> None:
-    assert [config(depth=depth).weighs_importance for depth in (0, 1, 2)] == [False, False, True]
+def test_stale_rollouts_are_weighed_wherever_there_are_any() -> None:
+    assert [config(depth=depth).weighs_importance for depth in (0, 1, 2)] == [False, True, True]
     assert config(depth=0, importance_weight=True).weighs_importance
 
 

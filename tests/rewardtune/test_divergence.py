@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from policies.encoder_decoder import EncoderDecoder
 from rewardtune.assembly import assemble
 from rewardtune.divergence import kl_divergence
 from tests.rewardtune.tiny_run import tiny_config, write_tiny_digits
@@ -17,6 +18,7 @@ def test_it_is_zero_for_the_same_policy_and_the_mean_gap_for_another(tmp_path: P
     parts = assemble(tiny_config(write_tiny_digits(tmp_path / "digits"), tmp_path / "run"))
     assert parts.holdout is not None
     policy = parts.policy
+    assert isinstance(policy, EncoderDecoder)
     with torch.no_grad():
         policy.decoder.head.project.bias.normal_(generator=torch.Generator().manual_seed(0))
     same = kl_divergence(policy, copy.deepcopy(policy), parts.holdout, task=parts.task)

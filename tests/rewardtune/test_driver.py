@@ -117,6 +117,17 @@ def test_every_micro_batch_is_drawn_once_with_the_version_of_its_batch(
     ]
 
 
+def test_what_a_run_needs_is_known_once_something_was_scored_and_learned(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+    status = run.driver.status()
+    assert status["depth_required"] is status["reward_workers_required"] is None
+    run.go()
+    status = run.driver.status()
+    # Nothing takes any time here.
+    assert (status["depth"], status["depth_required"]) == (1, 1)
+    assert status["reward_workers_required"] == 1
+
+
 @pytest.mark.parametrize(
     ("error", "restarts"),
     [

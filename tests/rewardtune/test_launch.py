@@ -249,6 +249,39 @@ def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
     )
 
 
+def test_a_custom_reward_that_fails_on_one_image_gives_the_weights_of_a_run_in_one_process(
+    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
+) -> None:
+    use = "tests.rewardtune.fails_on_seven:few_boxes"
+    config = config_of(
+        data,
+        pretrained,
+        tmp_path / "run",
+        reward={"sum": {"task": 1.0, "few": 0.1}, "parts": {"few": {"use": use}}},
+        learner={"num_steps": 4},
+    )
+    letters: list[DeadLetter] = []
+
+    def look(driver: Driver, step: int) -> None:
+        if step == 4:
+            letters.extend(driver.dead_letters())
+
+    log = _Log(look)
+    assert tune_on_ray(config, log, on_driver=log.take).is_finished
+    ledger = final_state(tmp_path / "run")["ledger"]
+    assert ledger["invalid"] == [letter.ordinal for letter in letters] != []
+    for letter in letters:
+        for failure in letter.failures:
+            assert failure.message.startswith(f"reward 'few' ({use}), image ")
+            assert failure.message.endswith("(id 7): LookupError: image 7 is beyond me")
+    assert (tmp_path / "run/code/tests/rewardtune/fails_on_seven.py").is_file()
+    directory = tune(config.model_copy(update={"operations": _elsewhere(config)}), SILENT).directory
+    assert final_state(directory)["ledger"] == ledger
+    assert weight_digest(tmp_path / "run/policy.safetensors") == weight_digest(
+        directory / "policy.safetensors"
+    )
+
+
 def _score_or_invalid(group: Group, **told: Any) -> ScoredGroup:
     try:
         return score_group(group, **told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from learner.checkpoint import CheckpointError
 from learner.learner import Learner
 from learner.term import claim_term
 from records import Score, ScoredGroup
+from reward_workers.reward import RewardFailed
 from reward_workers.score import score_group
 from rewardtune.config import ConfigError
 from rewardtune.local import RunResult, pretrain, tune
@@ -43,6 +45,7 @@ class _Recorder:
     def __init__(self, *, dies_at: int | None = None) -> None:
         self.steps: list[dict[str, float]] = []
         self.evaluations: list[dict[str, float]] = []
+        self.messages: list[str] = []
         self._dies_at = dies_at
 
     def step(self, record: Mapping[str, float]) -> None:
@@ -53,7 +56,8 @@ class _Recorder:
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         self.evaluations.append({"step": step, **metrics})
 
-    def message(self, text: str) -> None: ...
+    def message(self, text: str) -> None:
+        self.messages.append(text)
 
     def close(self) -> None: ...
 
@@ -273,6 +277,62 @@ def test_a_batch_whose_gradient_is_not_finite_is_skipped_and_consumed(
     state = json.loads((tmp_path / "checkpoints/checkpoint-00000006/state.json").read_text())
     assert state["ledger"]["skipped"] == list(range(16, 24))
     assert all(torch.isfinite(p).all() for p in _parameters(result))
+
+
+_FAILS_ON_SEVEN = """
+def reward(predictions, example):
+    if example.image_id == 7:
+        raise LookupError("seven is beyond me")
+    return [float(len(boxes)) for boxes in predictions]
+
+def nothing(predictions, example):
+    return [float("nan")] * len(predictions) if example.image_id > 3 else [0.0] * len(predictions)
+"""
+
+
+@pytest.fixture
+def _custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "fails_on_seven.py").write_text(_FAILS_ON_SEVEN)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "code")])
+
+
+@pytest.mark.usefixtures("_custom")
+def test_a_group_that_the_runs_reward_fails_on_trains_nothing_and_the_run_goes_on(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    log = _Recorder()
+    config = tiny_tune(data, pretrained, tmp_path / "run", reward="fails_on_seven:reward")
+    assert tune(config, log).is_finished
+    state = json.loads((tmp_path / "run/checkpoints/checkpoint-00000006/state.json").read_text())
+    lost = state["ledger"]["invalid"]
+    assert len(lost) == 2  # 48 groups of 24 examples
+    where = "reward 'reward' (fails_on_seven:reward), image "
+    told = [message for message in log.messages if "trains nothing" in message]
+    for ordinal, message in zip(lost, told, strict=True):
+        assert message.startswith(f"group {ordinal} trains nothing: {where}")
+        assert message.endswith("(id 7): LookupError: seven is beyond me")
+
+
+@pytest.mark.usefixtures("_custom")
+def test_a_run_ends_with_the_reason_where_most_groups_cannot_be_scored(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    config = tiny_tune(data, pretrained, tmp_path / "run", reward="fails_on_seven:nothing")
+    with pytest.raises(RewardFailed, match="more than half of the groups.*gave nan, not a finite"):
+        tune(config, SILENT)
+
+
+@pytest.mark.usefixtures("_custom")
+def test_a_reward_that_was_edited_is_another_run(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    config = tiny_tune(data, pretrained, tmp_path / "run", reward="fails_on_seven:reward")
+    tune(config, SILENT)
+    source = tmp_path / "code" / "fails_on_seven.py"
+    source.write_text(source.read_text() + "# edited\n")
+    with pytest.raises(ConfigError, match="differs in reward.parts.reward.use"):
+        tune(config, SILENT)
 
 
 def _parameters(result: RunResult) -> list[torch.Tensor]:

@@ -70,7 +70,7 @@ def test_status_shows_a_live_run(directory: Path, driver: FakeDriver) -> None:
         "5/30",
         "2 steps/s",
         "learn 67% · wait 33%",
-        "1 (depth 1)",
+        "1 (depth 1, 2 required)",
         "5 waiting · 2 leased · 1 scored · oldest 1.5 s",
         "1 ready · 3 required",
         "step 4 · map 0.5000",

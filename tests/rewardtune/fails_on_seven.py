@@ -1,0 +1,14 @@
+"""A reward for few boxes that cannot be computed for one of the training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.example import Example
+
+
+def few_boxes(predictions: Sequence[Sequence[Any]], example: Example) -> list[float]:
+    if example.image_id == 7:
+        raise LookupError("image 7 is beyond me")
+    return [-float(len(boxes)) for boxes in predictions]
