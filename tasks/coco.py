@@ -237,7 +237,7 @@ class _Log:
 # --- reading JSON ----------------------------------------------------------------------------
 
 
-class _JsonReader:
+class JsonReader:
     """Walk a JSON object too large to hold: its keys, and the items of its arrays.
 
     Python's own decoder on a sliding window: as fast as ijson, but it also reads the NaN that
@@ -252,7 +252,7 @@ class _JsonReader:
         self._num_dropped = 0
         self._decode = json.JSONDecoder().raw_decode
 
-    def __enter__(self) -> _JsonReader:
+    def __enter__(self) -> JsonReader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -484,7 +484,7 @@ def _read_source(path: Path, *, kind: str, spool: _Spool, log: _Log) -> _Source:
     }[kind]
     missing = {"images", "annotations"} | (set() if kind == "captions" else {"categories"})
     try:
-        reader = _JsonReader(path)
+        reader = JsonReader(path)
     except OSError as error:
         raise ConversionError(f"cannot open the {kind} file {path}: {error.strerror}") from error
     with reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.coco import ConversionError, _JsonReader
+from tasks.coco import ConversionError, JsonReader
 from tasks.shards import open_dataset
 
 
@@ -32,7 +32,7 @@ def _of_dataset(path: Path) -> Iterator[tuple[int, str]]:
 
 def _of_coco(path: Path) -> Iterator[tuple[int, str]]:
     has_annotations = False
-    with _JsonReader(path) as reader:
+    with JsonReader(path) as reader:
         for key in reader:
             if key == "images":
                 # One by one: the list may not fit in memory.

@@ -31,7 +31,7 @@ class CaptioningConfig(BaseModel):
 
     document_frequencies: Path | None = None
     """How many training images each n-gram occurs with, as ``rewardtune data
-    document-frequencies`` writes it. Only rewards need it."""
+    cider-stats`` writes it. Only rewards need it."""
 
     scored_as: Literal["words", "tokens"] = "words"
     """What n-grams are made of: decoded words, or the policy's own tokens, as in self-critical
