@@ -126,7 +126,7 @@ def write_predictions(
     for index in indices:
         example = dataset.example(index)
         found = records_of[example.image_id]
-        if isinstance(dataset, ImageFolder) and not isinstance(ready.task, PicturedTask):
+        if isinstance(dataset, ImageFolder):
             found = [_named(record, example, dataset) for record in found]
         results += found
         prediction = _picture(ready.task, dataset, example, found, min_score=min_score)
@@ -209,9 +209,8 @@ def _picture(
 
 def _named(record: dict[str, Any], example: Example, folder: ImageFolder) -> dict[str, Any]:
     """A record that says by name what nobody else numbers."""
-    names = {category.id: category.name for category in folder.categories}
-    return {
-        **record,
-        "file_name": example.file_name,
-        "category_name": names[record["category_id"]],
-    }
+    named = {"file_name": example.file_name, **record}
+    if "category_id" in record:
+        names = {category.id: category.name for category in folder.categories}
+        named["category_name"] = names[record["category_id"]]
+    return named

@@ -5,6 +5,7 @@ Axes: S rollouts, T tokens of a sequence, Q probed tokens, C captions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +22,14 @@ from tasks.captioning.document_frequencies import (
     DocumentFrequencies,
     FrequenciesError,
 )
+from tasks.captioning.draw import draw_captions
 from tasks.captioning.metric import caption_metrics
 from tasks.captioning.ptb import ptb_words
 from tasks.captioning.reward import CaptionReward
 from tasks.captioning.vocabulary import load_vocabulary
 from tasks.captioning.wording import ends_in_function_word, repeated_ngrams
 from tasks.example import Category, Dataset, Example
+from tasks.images import decode_image
 
 SCORE_RULES = ("caption",)
 """One caption per image: there is nothing to rank."""
@@ -254,6 +257,21 @@ class CaptioningTask:
             ),
             "repeated_ngram_ratio": float(np.mean([repeated_ngrams(words) for words in words_C])),
         }
+
+    def draw(
+        self, example: Example, records: Sequence[Mapping[str, Any]] | None
+    ) -> NDArray[np.uint8]:
+        """The picture with its predicted caption below, or, of None, with those annotated."""
+        captions = (
+            example.captions if records is None else [record["caption"] for record in records]
+        )
+        return draw_captions(decode_image(example.image), captions)
+
+    def write_results(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """``results.json``, as the COCO caption server takes it."""
+        partial = folder / ".results.json"
+        partial.write_text(json.dumps(list(records)) + "\n", encoding="utf-8")
+        partial.replace(folder / "results.json")
 
 
 def _captions(example: Example) -> tuple[str, ...]:
