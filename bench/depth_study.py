@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for setting in SETTINGS:
             if (setting.depth, setting.importance_weight, seed) not in done:
                 _append(run(setting, seed))
-    Console().print(table(_read()))
+    # Into a file the table is as wide as it needs; 80 columns would break its cells.
+    Console(width=None if sys.stdout.isatty() else 120).print(table(_read()))
 
 
 def run(setting: Setting, seed: int) -> dict[str, Any]:
