@@ -141,7 +141,9 @@ def _measure(config: RunConfig, path: Path, score_rules: Sequence[str]) -> dict[
     validation = open_dataset(config.data.validation)
     categories = open_dataset(config.data.train).categories
     # Rewards are those of the mAP reward whatever a row was trained on, so that they compare.
-    task = load_task(config.task, {"max_boxes": 6}, categories=categories)
+    task = load_task(
+        config.task, {"max_boxes": config.task_options["max_boxes"]}, categories=categories
+    )
     evaluation = evaluate_policy(
         load_policy(path).policy,
         task,
