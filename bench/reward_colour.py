@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,9 @@ def colour_figures(images: list[NDArray[np.uint8]], *, num_rounds: int) -> Itera
         difference = np.abs(colour_rewards(images_NHW3).reward_N - expected).max()
         assert difference < 1e-12, f"scikit-image's rewards differ by {difference}"
         ways["peer"] = lambda: [peer_rewards(image) for image in images[:num_compared]]
+    opencv = _opencv()
+    if opencv is not None:
+        ways["opencv"] = lambda: [opencv(image) for image in images]
     seconds = interleaved(
         {name: processor_timed(way) for name, way in ways.items()}, num_rounds=num_rounds
     )
@@ -78,6 +82,15 @@ def colour_figures(images: list[NDArray[np.uint8]], *, num_rounds: int) -> Itera
         peer_seconds=None if peer is None else seconds["peer"] * len(images) / num_compared,
         floor_seconds=seconds["floor"],
     )
+    if opencv is not None:
+        yield figure(
+            "reward.colour.opencv",
+            seconds["uint8"],
+            amount=len(images),
+            unit="images/s",
+            peer="OpenCV float32 and numpy, which is inexact",
+            peer_seconds=seconds["opencv"],
+        )
     for name in ("float32", "noise"):
         yield figure(f"reward.colour.{name}", seconds[name], amount=len(images), unit="images/s")
     yield figure("reward.colour.table", seconds["table"])
@@ -119,13 +132,28 @@ def _scikit_image() -> Callable[[NDArray[np.uint8]], float] | None:
     except ModuleNotFoundError:
         return None
 
+    return lambda image_HW3: _reward_of_lab(rgb2lab(image_HW3))
+
+
+def _opencv() -> Callable[[NDArray[np.uint8]], float] | None:
+    """The same with OpenCV's conversion, on one thread; None where it is not installed."""
+    try:
+        import cv2
+    except ModuleNotFoundError:
+        return None
+    cv2.setNumThreads(1)
+
     def reward(image_HW3: NDArray[np.uint8]) -> float:
-        lab_HW3 = rgb2lab(image_HW3)
-        a, b = lab_HW3[..., 1], lab_HW3[..., 2]
-        vivid = float((a * a + b * b > 100).mean())
-        hue_bin = np.minimum((np.arctan2(b, a) + np.pi) / (2 * np.pi) * 7, 6).astype(np.int64)
-        share = np.bincount(hue_bin.ravel(), minlength=7) / hue_bin.size
-        share = share[share > 0]
-        return vivid * float(-(share * np.log(share)).sum())
+        levels_HW3 = image_HW3.astype(np.float32) / np.float32(255)
+        return _reward_of_lab(np.asarray(cv2.cvtColor(levels_HW3, cv2.COLOR_RGB2LAB)))
 
     return reward
+
+
+def _reward_of_lab(lab_HW3: NDArray[np.floating[Any]]) -> float:
+    a, b = lab_HW3[..., 1], lab_HW3[..., 2]
+    vivid = float((a * a + b * b > 100).mean())
+    hue_bin = np.minimum((np.arctan2(b, a) + np.pi) / (2 * np.pi) * 7, 6).astype(np.int64)
+    share = np.bincount(hue_bin.ravel(), minlength=7) / hue_bin.size
+    share = share[share > 0]
+    return vivid * float(-(share * np.log(share)).sum())

@@ -90,10 +90,12 @@ def panoptic(*, is_quick: bool) -> Iterator[Figure]:
     yield of("reward.panoptic", "labels", peer=fastest, floor="floor of labels")
     yield of("reward.panoptic.ids", "ids", peer=fastest, floor="floor of ids")
     if PREPARED in peers:
+        yield of("reward.panoptic.handed_over", "labels", peer=HANDED_OVER)
         yield of("reward.panoptic.ids.prepared", "ids", peer=PREPARED, floor="floor of ids")
     yield of("reward.panoptic.files", "files", peer=HOTCOCO if HOTCOCO in peers else None)
     yield of("reward.panoptic.groups", "groups", peer=None)
     yield of("reward.panoptic.targets", "targets", peer=None)
+    yield from _beside_torchmetrics(pairs, seconds["labels"] / len(pairs))
     noise = _noise(num=8)
     taken = _processor_seconds({"noise": noise}, num_rounds=num_rounds)["noise"]
     yield figure("reward.panoptic.noise", taken, amount=8, unit="pairs/s")
@@ -295,6 +297,36 @@ def _peers(pairs: Pairs, files: PairFiles) -> dict[str, Callable[[], float]]:
 
         ways[HOTCOCO] = from_png
     return ways
+
+
+def _beside_torchmetrics(pairs: Pairs, seconds_per_pair: float) -> Iterator[Figure]:
+    """One pair, which takes it more than a second. Its matching is not the official one."""
+    try:
+        import torch
+        from torchmetrics.detection import PanopticQuality
+    except ModuleNotFoundError:
+        return
+    things = {c["id"] for c in pairs.categories if c["isthing"]}
+    stuff = {c["id"] for c in pairs.categories} - things
+    metric = PanopticQuality(things=things, stuffs=stuff, allow_unknown_preds_category=True)
+    sides = []
+    for id_HW, segments in (
+        (pairs.predicted_id_NHW[0], pairs.predictions[0]),
+        (pairs.target_id_NHW[0], pairs.targets[0]),
+    ):
+        map_HW2 = np.zeros((*id_HW.shape, 2), dtype=np.int64)
+        for segment in segments:
+            map_HW2[id_HW == segment["id"]] = segment["category_id"], segment["id"]
+        sides.append(torch.from_numpy(map_HW2[None]))
+    taken = _processor_seconds({"peer": lambda: metric.update(*sides)}, num_rounds=1)["peer"]
+    yield figure(
+        "reward.panoptic.torchmetrics",
+        seconds_per_pair,
+        amount=1,
+        unit="pairs/s",
+        peer="torchmetrics PanopticQuality, which matches otherwise",
+        peer_seconds=taken,
+    )
 
 
 def _processor_seconds(
