@@ -151,7 +151,8 @@ def test_the_detection_reward_is_measured_against_its_definition() -> None:
 
 def test_the_colour_reward_is_measured() -> None:
     found = list(colour_figures(made_pictures(2, size=16), num_rounds=1))
-    assert [f.name for f in found] == [
+    # OpenCV is a peer that need not be installed.
+    assert [f.name for f in found if f.name != "reward.colour.opencv"] == [
         "reward.colour",
         "reward.colour.float32",
         "reward.colour.noise",
