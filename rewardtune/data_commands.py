@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from rewardtune.cider_stats_command import cider_stats
+
+# As tasks.digits and tasks.digit_files have them, which would load numpy for --help.
+Ink = Literal["tinted", "vivid"]
+Annotations = Literal["instances", "panoptic"]
 
 app = typer.Typer(
     no_args_is_help=True, help="Make data sets and look at them.", pretty_exceptions_enable=False
@@ -24,6 +28,13 @@ def digits(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other scenes.")] = 0,
     min_digits: Annotated[int, typer.Option(min=0, help="Fewest digits of a scene.")] = 2,
     max_digits: Annotated[int, typer.Option(min=1, help="Most digits of a scene.")] = 9,
+    min_digit_size: Annotated[
+        float, typer.Option(min=4, max=20, help="Height of the smallest digits, in pixels.")
+    ] = 11.0,
+    ink: Annotated[Ink, typer.Option(help="Nearly white, or saturated colours.")] = "tinted",
+    annotations: Annotated[
+        Annotations, typer.Option(help="Data sets of boxes and captions, or of panoptic maps.")
+    ] = "instances",
 ) -> None:
     """Compose scenes of handwritten digits, as COCO files and as data sets.
 
@@ -38,6 +49,9 @@ def digits(
         raise ValueError(
             f"--min-digits {min_digits} is more than --max-digits {max_digits}: swap them"
         )
+    style = SceneStyle(
+        min_digits=min_digits, max_digits=max_digits, min_digit_size=min_digit_size, ink=ink
+    )
     with counting("digit scenes") as progress:
         is_new = write_digits(
             output,
@@ -47,7 +61,8 @@ def digits(
                 "validation": scenes_validation,
             },
             seed=seed,
-            style=SceneStyle(min_digits=min_digits, max_digits=max_digits),
+            style=style,
+            annotations=annotations,
             progress=progress,
         )
     typer.echo(f"{output}: {'written' if is_new else 'there already, nothing to do'}")

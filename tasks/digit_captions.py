@@ -14,34 +14,38 @@ from numpy.typing import NDArray
 from tasks.digits import DIGIT_NAMES, TEXTURES, Scene
 
 NUM_CAPTIONS = 5
-COLOURS = ("pink", "yellow", "green", "turquoise", "blue", "violet", "white")
+COLOURS = ("red", "yellow", "green", "turquoise", "blue", "violet", "white")
 """By hue, a sixth of the circle each, from red on; white is what has no hue."""
 NUMBERS = ("no", *DIGIT_NAMES[1:])
-BACKGROUNDS = {"plain": "plain", "stripes": "striped", "checks": "checked", "noise": "noisy"}
-OPENINGS = ("", "a picture of ", "here are ", "there are ")
+BACKGROUNDS = {"plain": "a plain wall", "stripes": "stripes", "checks": "checks", "noise": "noise"}
+OPENINGS = ("", "a picture of ", "we see ", "there are ")
 
 _WHITE_BELOW = 0.1
 """Saturation, from which on a tint has a name."""
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> list[str]:
-    """Five true sentences about a scene, all different, each about something else.
+    """Five true sentences about a scene, all different.
 
-    ``rng`` chooses words, order and what to compare.
+    All name its digits, as people do who look at the same picture, and each goes on in its own
+    way. ``rng`` chooses words and what to compare.
     """
     colours = [
         colour_name(scene.image_HWC[mask_HW]) if mask_HW.any() else COLOURS[-1]
         for mask_HW in scene.masks_NHW
     ]
-    labels = scene.labels_N.tolist()
-    named = [f"{colour} {DIGIT_NAMES[n]}" for colour, n in zip(colours, labels, strict=True)]
-    background = _background(scene)
+    centre_N2 = np.array([_centre(mask_HW) for mask_HW in scene.masks_NHW]).reshape(-1, 2)
+    named = [
+        f"{colour} {DIGIT_NAMES[label]}"
+        for colour, label in zip(colours, scene.labels_N.tolist(), strict=True)
+    ]
+    digits = _grouped([named[n] for n in np.argsort(centre_N2[:, 1], kind="stable")])
     return [
-        f"{_choose(OPENINGS, rng)}{_grouped(named, rng)}",
-        f"{_grouped([DIGIT_NAMES[n] for n in labels], rng)} on {background}",
-        f"{_how_many(colours, rng)} on {background}",
-        _relation(scene, named, rng),
-        _extreme(scene, named, rng),
+        f"{_choose(OPENINGS, rng)}{digits}",
+        f"{digits} in front of {_background(scene)}",
+        f"{_how_many(len(named))}, {digits}" if named else "an empty picture",
+        _relation(centre_N2, named, rng) or f"{digits} and nothing else",
+        _extreme(scene, centre_N2, digits, colours, rng) or f"{digits} alone",
     ]
 
 
@@ -65,54 +69,47 @@ def colour_name(rgb_M3: NDArray[np.uint8]) -> str:
     return COLOURS[round(hue) % 6]
 
 
-def _grouped(nouns: Sequence[str], rng: np.random.Generator) -> str:
-    """``two sevens and a three``, in any order."""
+def _grouped(nouns: Sequence[str]) -> str:
+    """``two red sevens and a white three``, in the order in which each comes first."""
     count = Counter(nouns)
-    order = rng.permutation(len(count))
-    different = sorted(count)
-    return _listed([_counted(different[n], count[different[n]]) for n in order])
+    return _listed([_counted(noun, count[noun]) for noun in count])
 
 
-def _how_many(colours: Sequence[str], rng: np.random.Generator) -> str:
-    """``three digits, two of them green``."""
-    if not colours:
-        return "nothing"
-    colour = _choose(sorted(set(colours)), rng)
-    count = colours.count(colour)
-    if len(colours) == 1:
-        return f"a {colour} digit"
-    share = "all" if count == len(colours) else _number(count)
-    return f"{_counted('digit', len(colours))}, {share} of them {colour},"
+def _how_many(count: int) -> str:
+    return "a single digit" if count == 1 else _counted("digit", count)
 
 
 def _background(scene: Scene) -> str:
-    """``a background that is plain and striped``, of the textures that digits leave visible."""
+    """``stripes and a plain wall``: the textures that digits leave visible."""
     visible = np.unique(scene.texture_HW[~scene.masks_NHW.any(axis=0)])
-    looks = [BACKGROUNDS[TEXTURES[texture]] for texture in visible]
-    if len(looks) == 1:
-        return f"a {looks[0]} background"
-    return f"a background that is {_listed(looks)}"
+    return _listed([BACKGROUNDS[TEXTURES[texture]] for texture in visible])
 
 
-def _relation(scene: Scene, named: Sequence[str], rng: np.random.Generator) -> str:
+def _relation(
+    centre_N2: NDArray[np.float64], named: Sequence[str], rng: np.random.Generator
+) -> str | None:
     """How two digits lie to each other, along the axis on which they are further apart."""
     if len(named) < 2:
-        return f"{_grouped(named, rng)} and nothing else"
+        return None
     first, second = rng.choice(len(named), size=2, replace=False)
-    down, right = _centre(scene.masks_NHW[first]) - _centre(scene.masks_NHW[second])
+    down, right = centre_N2[first] - centre_N2[second]
     if abs(right) >= abs(down):
         where = "to the right of" if right > 0 else "to the left of"
     else:
         where = "below" if down > 0 else "above"
-    one, other = (_counted(named[n], 1) for n in (first, second))
-    return f"{one} {where} {other}"
+    return f"{_counted(named[first], 1)} {where} {_counted(named[second], 1)}"
 
 
-def _extreme(scene: Scene, named: Sequence[str], rng: np.random.Generator) -> str:
-    """Which digit shows most, or lies furthest to one side."""
-    if not named:
-        return "an empty picture"
-    centre_N2 = np.array([_centre(mask_HW) for mask_HW in scene.masks_NHW])
+def _extreme(
+    scene: Scene,
+    centre_N2: NDArray[np.float64],
+    digits: str,
+    colours: Sequence[str],
+    rng: np.random.Generator,
+) -> str | None:
+    """What colour the digit has that shows most, or lies furthest to one side."""
+    if len(colours) < 2:
+        return None
     superlatives = {
         "highest": -centre_N2[:, 0],
         "lowest": centre_N2[:, 0],
@@ -121,8 +118,8 @@ def _extreme(scene: Scene, named: Sequence[str], rng: np.random.Generator) -> st
         "largest": scene.masks_NHW.sum(axis=(1, 2)),
     }
     superlative = _choose(tuple(superlatives), rng)
-    found = named[int(np.argmax(superlatives[superlative]))]
-    return f"the {superlative} digit is {_counted(found, 1)}"
+    colour = colours[int(np.argmax(superlatives[superlative]))]
+    return f"{digits}, the {superlative} of them {colour}"
 
 
 def _centre(mask_HW: NDArray[np.bool_]) -> NDArray[np.float64]:

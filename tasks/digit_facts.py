@@ -23,29 +23,25 @@ _PLURALS = {f"{name}{'es' if name == 'six' else 's'}": name for name in DIGIT_NA
 _COUNT = f"(?:an?|{'|'.join(NUMBERS[2:])})"
 _NOUN = f"(?:{'|'.join([*_PLURALS, *DIGIT_NAMES])})"
 _COLOUR = f"(?:{'|'.join(COLOURS)})"
-_THING = rf"(?:{_COUNT} (?:{_COLOUR} )?{_NOUN})"
+_THING = rf"(?:{_COUNT} {_COLOUR} {_NOUN})"
 _LIST = rf"(?:{_THING}(?:, {_THING})*(?: and {_THING})?)"
 _LOOK = f"(?:{'|'.join(BACKGROUNDS.values())})"
-_BACKGROUND = (
-    rf"(?:a {_LOOK} background|a background that is {_LOOK}(?:, {_LOOK})*(?: and {_LOOK})?)"
-)
+_BACKGROUND = rf"(?:{_LOOK}(?:, {_LOOK})*(?: and {_LOOK})?)"
 _OPENING = f"(?:{'|'.join(opening for opening in OPENINGS if opening)})?"
 _ONE = rf"an? {_COLOUR} {_NOUN}"
 _SENTENCES = tuple(
     re.compile(pattern)
     for pattern in (
         rf"{_OPENING}{_LIST}",
-        rf"{_LIST} on {_BACKGROUND}",
-        rf"(?:a {_COLOUR} digit|{_COUNT} digits, {_COUNT.replace('an?', 'one|all')} of them "
-        rf"{_COLOUR},) on {_BACKGROUND}",
+        rf"{_LIST} in front of {_BACKGROUND}",
+        rf"(?:a single digit|{_COUNT} digits), {_LIST}",
         rf"{_ONE} (?:to the (?:left|right) of|above|below) {_ONE}",
-        rf"{_LIST} and nothing else",
-        rf"the (?:highest|lowest|leftmost|rightmost|largest) digit is {_ONE}",
+        rf"{_LIST}, the (?:highest|lowest|leftmost|rightmost|largest) of them {_COLOUR}",
+        rf"{_LIST} (?:and nothing else|alone)",
     )
 )
 _SAID = re.compile(rf"({_COUNT}) (?:({_COLOUR}) )?({_NOUN})\b")
-_TOTAL = re.compile(rf"({_COUNT}) digits\b")
-_SHARE = re.compile(rf"({'|'.join([*NUMBERS[1:], 'all'])}) of them ({_COLOUR})\b")
+_TOTAL = re.compile(rf"(?:({_COUNT}) digits|a single digit)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +68,7 @@ def said(caption: str) -> Facts:
         digits[_PLURALS.get(noun, noun)] += _number(count)
         if colour:
             colours[colour] += _number(count)
-    total = next((_number(count) for count in _TOTAL.findall(caption)), None)
-    for share, colour in _SHARE.findall(caption):
-        colours[colour] += (total or 0) if share == "all" else _number(share)
+    total = next((_number(count or "a") for count in _TOTAL.findall(caption)), None)
     return Facts(digits, colours, total)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from tasks.digits import (
     load_glyphs,
 )
 
+Annotations = Literal["instances", "panoptic"]
 NUM_SCENES: Mapping[Split, int] = MappingProxyType(
     {"train": 8000, "holdout": 500, "validation": 500}
 )
@@ -39,7 +40,7 @@ STYLE = SceneStyle()
 RECORD_NAME = "digits.json"
 """What the scenes in a folder were made from; written last."""
 
-_RECORD_VERSION = 2
+_RECORD_VERSION = 3
 _FIRST_DIGIT_ID = 1
 _FIRST_TEXTURE_ID = 11
 _DIGIT_CATEGORIES = [
@@ -63,19 +64,20 @@ def write_digits(
     num_scenes: Mapping[Split, int] = NUM_SCENES,
     seed: int = 0,
     style: SceneStyle = STYLE,
+    annotations: Annotations = "instances",
     progress: Callable[[int, int], None] | None = None,
 ) -> bool:
     """Write digit scenes as COCO files and convert them; False if they are there already.
 
     A scene follows from ``seed``, its split and its index alone, so a larger set begins with
-    the scenes of a smaller one. The data sets hold instances and captions: their classes are
-    the ten digits. Panoptic maps, which add the background textures as classes, stay in
-    ``coco``, for ``convert_coco`` to read.
+    the scenes of a smaller one.
 
     Args:
         output: a new or empty folder, or one that this function wrote. It appears when all of
             it is written.
         num_scenes: how many of each split; a split that is left out or 0 is not written.
+        annotations: what the data sets hold. "instances": boxes and masks of the ten digits, and
+            captions; "panoptic": maps of digits and background textures. ``coco`` has it all.
         progress: called with scenes written and scenes in all.
 
     Raises:
@@ -89,6 +91,7 @@ def write_digits(
         "seed": seed,
         "num_scenes": num_scenes,
         "style": asdict(style),
+        "annotations": annotations,
     }
     if _holds(output, record):
         return False
@@ -103,10 +106,12 @@ def write_digits(
                 written += 1
                 if progress is not None:
                     progress(written, total)
+            is_panoptic = annotations == "panoptic"
             convert_coco(
                 images=coco / "images",
-                instances=coco / "instances.json",
-                captions=coco / "captions.json",
+                instances=None if is_panoptic else coco / "instances.json",
+                captions=None if is_panoptic else coco / "captions.json",
+                panoptic=coco / "panoptic.json" if is_panoptic else None,
                 output=made / split,
             )
         _write_json(made / RECORD_NAME, record)

@@ -9,6 +9,7 @@ Axes: N objects of a scene.
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Split = Literal["train", "holdout", "validation"]
+Ink = Literal["tinted", "vivid"]
 
 _NUM_HOLDOUT_DIGITS = 300
 _NUM_VALIDATION_DIGITS = 400
@@ -41,6 +43,8 @@ class SceneStyle:
     max_digit_size: float = 20.0
     min_visible: float = 0.6
     """Share of what is still visible of a digit that one later digit must leave uncovered."""
+    ink: Ink = "tinted"
+    """"tinted": nearly white; "vivid": white, or a saturated colour that has a plain name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ def compose_scene(glyphs: Glyphs, rng: np.random.Generator, style: SceneStyle) -
         ):
             continue
         masks = [mask & ~stroke for mask in masks]
-        colour = _ink_colour(rng)
+        colour = _INKS[style.ink](rng)
         canvas[window] += ink[..., None] * (colour - canvas[window])
         labels.append(int(glyphs.labels_G[glyph]))
         masks.append(stroke)
@@ -188,6 +192,19 @@ def _write(
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _ink_colour(rng: np.random.Generator) -> NDArray[np.float64]:
+def _tinted(rng: np.random.Generator) -> NDArray[np.float64]:
     """Bright, with a tint."""
     return rng.uniform(170, 255, 3)
+
+
+def _vivid(rng: np.random.Generator) -> NDArray[np.float64]:
+    """White, or near one of six hues that stand a sixth of the circle apart."""
+    kind = int(rng.integers(_NUM_HUES + 1))
+    hue = (kind + rng.uniform(-0.2, 0.2)) / _NUM_HUES % 1.0
+    saturation, value = rng.uniform(0.55, 0.9), rng.uniform(0.8, 1.0)
+    rgb = colorsys.hsv_to_rgb(hue, saturation if kind < _NUM_HUES else 0.0, value)
+    return 255.0 * np.array(rgb)
+
+
+_NUM_HUES = 6
+_INKS = {"tinted": _tinted, "vivid": _vivid}

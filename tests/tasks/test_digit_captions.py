@@ -10,7 +10,7 @@ from tasks.digit_captions import COLOURS, NUM_CAPTIONS, colour_name, describe
 from tasks.digits import Scene, SceneStyle, compose_scene, load_glyphs
 
 PLAIN, STRIPES = 0, 1
-PINK, GREEN, GREY = (255, 170, 170), (170, 255, 170), (200, 200, 205)
+RED, GREEN, GREY = (255, 170, 170), (170, 255, 170), (200, 200, 205)
 
 
 def laid_out(
@@ -31,9 +31,7 @@ def laid_out(
     )
 
 
-SEVEN_LEFT_OF_EIGHT = laid_out(
-    (7, np.s_[8:12, 1:4]), (8, np.s_[7:13, 14:19]), colours=(PINK, GREEN)
-)
+SEVEN_LEFT_OF_EIGHT = laid_out((7, np.s_[8:12, 1:4]), (8, np.s_[7:13, 14:19]), colours=(RED, GREEN))
 
 
 def sentences(scene: Scene) -> set[str]:
@@ -47,15 +45,15 @@ def sentences(scene: Scene) -> set[str]:
 
 
 def test_everything_said_of_a_simple_scene_is_true() -> None:
-    seven, eight = "a pink seven", "a green eight"
-    opening = "(a picture of |here are |there are )?"
+    seven, eight = "a red seven", "a green eight"
+    both = f"{seven} and {eight}"
     true = [
-        rf"{opening}({seven} and {eight}|{eight} and {seven})",
-        r"(a seven and an eight|an eight and a seven) on a plain background",
-        "two digits, one of them (pink|green), on a plain background",
+        rf"(a picture of |we see |there are )?{both}",
+        rf"{both} in front of a plain wall",
+        rf"two digits, {both}",
         f"{seven} to the left of {eight}|{eight} to the right of {seven}",
-        f"the (rightmost|largest|lowest|highest) digit is {eight}",
-        f"the (leftmost|lowest|highest) digit is {seven}",
+        f"{both}, the (rightmost|largest|lowest|highest) of them green",
+        f"{both}, the (leftmost|lowest|highest) of them red",
     ]
     said = sentences(SEVEN_LEFT_OF_EIGHT)
     for sentence in said:
@@ -66,31 +64,32 @@ def test_everything_said_of_a_simple_scene_is_true() -> None:
 def test_equal_digits_are_counted_together() -> None:
     scene = laid_out((6, np.s_[1:5, 1:5]), (6, np.s_[12:16, 1:5]), texture=STRIPES)
     said = sentences(scene)
-    assert "two sixes on a striped background" in said
+    assert "two white sixes in front of stripes" in said
     assert "there are two white sixes" in said
-    assert "two digits, all of them white, on a striped background" in said
+    assert "two digits, two white sixes" in said
     assert "a white six above a white six" in said
     assert "a white six to the left of a white six" not in said
 
 
-def test_digits_of_different_colours_are_counted_apart() -> None:
+def test_digits_are_named_from_left_to_right_each_kind_once() -> None:
     scene = laid_out(
-        (6, np.s_[1:5, 1:5]), (6, np.s_[12:16, 1:5]), (6, np.s_[12:16, 9:14]),
-        colours=(PINK, GREEN, PINK),
+        (6, np.s_[1:5, 9:13]), (6, np.s_[12:16, 1:5]), (6, np.s_[12:16, 15:19]),
+        colours=(GREEN, RED, RED),
     )  # fmt: skip
-    assert {"two pink sixes and a green six", "a green six and two pink sixes"} <= sentences(scene)
+    assert "two red sixes and a green six" in sentences(scene)
+    assert not any("a green six and" in sentence for sentence in sentences(scene))
 
 
 @pytest.mark.parametrize(
     ("rgb", "name"),
     [
-        ((255, 180, 180), "pink"),
+        ((255, 180, 180), "red"),
         ((250, 250, 190), "yellow"),
         ((180, 255, 190), "green"),
         ((180, 255, 250), "turquoise"),
         ((170, 180, 255), "blue"),
         ((250, 180, 255), "violet"),
-        ((255, 180, 200), "pink"),
+        ((255, 180, 200), "red"),
         ((230, 240, 230), "white"),
         ((0, 0, 0), "white"),
     ],
@@ -101,17 +100,19 @@ def test_colours_have_the_names_of_their_hues(rgb: tuple[int, int, int], name: s
 
 def test_faded_borders_do_not_colour_a_digit() -> None:
     faded = np.array([[255, 170, 170]] * 5 + [[60, 90, 60]] * 4, dtype=np.uint8)
-    assert colour_name(faded) == "pink"
+    assert colour_name(faded) == "red"
 
 
 def test_a_texture_that_digits_cover_is_not_mentioned() -> None:
     scene = laid_out((1, np.s_[0:20, 0:10]))
     scene.texture_HW[:, :10] = STRIPES
-    assert "a white digit on a plain background" in sentences(scene)
+    assert "a white one in front of a plain wall" in sentences(scene)
 
 
 def test_scenes_of_one_digit_and_of_none_are_described() -> None:
-    assert "a white one and nothing else" in sentences(laid_out((1, np.s_[2:9, 3:5])))
+    one = sentences(laid_out((1, np.s_[2:9, 3:5])))
+    assert {"a white one and nothing else", "a white one alone"} <= one
+    assert "a single digit, a white one" in one
     assert "an empty picture" in sentences(laid_out())
 
 
@@ -126,7 +127,7 @@ def test_the_five_captions_of_a_scene_differ(num_digits: int) -> None:
 
 
 def test_every_colour_occurs_in_scenes() -> None:
-    glyphs, style = load_glyphs("holdout"), SceneStyle()
+    glyphs, style = load_glyphs("holdout"), SceneStyle(ink="vivid")
     rng = np.random.default_rng(0)
     said = " ".join(" ".join(describe(compose_scene(glyphs, rng, style), rng)) for _ in range(40))
     counts = {colour: said.split().count(colour) for colour in COLOURS}

@@ -44,11 +44,11 @@ def test_the_first_caption_says_all_digits_and_all_colours(scenes: ShardDataset)
     "caption",
     [
         "",
-        "a pink seven to the left of a",
-        "here are two pink sevens and",
-        "three digits, two of them green, on",
-        "a seven seven on a plain background",
-        "the largest digit is a pink seven with a",
+        "a red seven to the left of a",
+        "there are two red sevens and",
+        "two digits, a red seven and a green eight in front of",
+        "a seven seven in front of stripes",
+        "a red seven and a green eight, the largest of them",
     ],
 )
 def test_sentences_that_break_off_are_not_grammatical(caption: str) -> None:
@@ -56,10 +56,11 @@ def test_sentences_that_break_off_are_not_grammatical(caption: str) -> None:
 
 
 def test_claims_are_read_from_broken_sentences_too() -> None:
-    claims = said("here are two pink sevens, a white eight and a")
+    claims = said("there are two red sevens, a white eight and a")
     assert claims.digits == Counter(seven=2, eight=1)
-    assert claims.colours == Counter(pink=2, white=1)
-    assert said("four digits, all of them blue, on a").colours == Counter(blue=4)
+    assert claims.colours == Counter(red=2, white=1)
+    assert said("four digits, a blue").total == 4
+    assert said("a single digit, a blue").total == 1
 
 
 def test_truthfulness_is_1_for_true_captions_and_falls_with_false_ones(

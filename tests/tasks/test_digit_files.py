@@ -74,6 +74,19 @@ def test_ground_truth_survives_the_conversion(digits: Path) -> None:
     assert back["images"] == written["images"]
 
 
+def test_data_sets_may_hold_panoptic_maps_instead(digits: Path, tmp_path: Path) -> None:
+    output, num_scenes = tmp_path / "panoptic", {"holdout": NUM_SCENES["holdout"]}
+    style = SceneStyle()
+    args: dict[str, Any] = {"num_scenes": num_scenes, "seed": SEED, "style": style}
+    assert write_digits(output, annotations="panoptic", **args)
+    dataset, boxes = open_dataset(output / "holdout"), open_dataset(digits / "holdout")
+    assert len(dataset.categories) == len(DIGIT_NAMES) + len(TEXTURES)
+    for example, same in zip(dataset, boxes, strict=True):
+        assert example.image == same.image and example.segments
+    with pytest.raises(ValueError, match=r"annotations = panoptic \(not instances\)"):
+        write_digits(output, annotations="instances", **args)
+
+
 def test_panoptic_maps_tell_digits_as_things_and_textures_as_stuff(digits: Path) -> None:
     panoptic, instances = read(digits, "panoptic.json"), read(digits, "instances.json")
     kinds = {c["id"]: c["isthing"] for c in panoptic["categories"]}
