@@ -17,6 +17,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 help:
 	@echo "make demo    tune a pretrained detector to the mAP reward (SCENES_SEED=n: on fresh scenes)"
+	@echo "make demo-captioning, demo-panoptic, demo-colorization   the same for other outputs"
 	@echo "make test    run every test"
 	@echo "make check   lint, format, types, import contracts, generated code"
 	@echo "make bench   measure speed; writes bench/results.jsonl"
@@ -40,6 +41,9 @@ install: .venv/.installed
 
 demo: install
 	@$(BIN)/rewardtune demo detection $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
+
+demo-%: install
+	@$(BIN)/rewardtune demo $* $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
 
 test: install
 	@$(BIN)/pytest

@@ -265,33 +265,37 @@ def predict(
 
 @app.command()
 def demo(
-    task: Annotated[Literal["detection"], typer.Argument(help="What to tune for.")] = "detection",
+    task: Annotated[
+        Literal["detection", "captioning", "panoptic", "colorization"],
+        typer.Argument(help="What to tune for."),
+    ] = "detection",
     scenes_seed: Annotated[
         int | None, typer.Option(min=1, help="Measure on scenes drawn afresh from this seed.")
     ] = None,
-    directory: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path(
-        "runs/demo"
-    ),
-    config: Annotated[Path, typer.Option(help="The run to make.")] = Path(
-        "configs/digits_detection_map.toml"
-    ),
+    directory: Annotated[
+        Path | None, typer.Option(help="Folder for everything it makes; runs/demo_TASK.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The run to make; by default the task's own.")
+    ] = None,
     overrides: Overrides = None,
     is_local: Annotated[
         bool, typer.Option("--local", help="Everything in this process, without Ray.")
     ] = False,
 ) -> None:
-    """Tune a pretrained detector of handwritten digits and show what that changes."""
+    """Tune a pretrained policy on scenes of handwritten digits and show what that changes."""
     from rewardtune import local
     from rewardtune.config_file import load_config
     from rewardtune.demo import run_demo
+    from rewardtune.demo_table import DEMOS
 
     start = local.tune
     if not is_local:
         from rewardtune.launch import tune_on_ray as start
     summary = run_demo(
-        load_config(config, overrides or ()),
+        load_config(config or DEMOS[task].config, overrides or ()),
         tune=start,
-        directory=directory,
+        directory=directory or Path("runs") / f"demo_{task}",
         scenes_seed=scenes_seed,
     )
     if summary is None:

@@ -1,4 +1,4 @@
-"""The demo: a pretrained detector of handwritten digits, tuned to mAP before your eyes."""
+"""The demos: a pretrained policy on scenes of handwritten digits, tuned before your eyes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,22 @@ from rich.table import Table
 
 from rewardtune.config import ConfigError, RunConfig
 from rewardtune.curves import draw_curves
-from rewardtune.draw import annotated_boxes, draw_boxes, picture_grid, predicted_boxes
+from rewardtune.demo_table import DEMOS, Demo
+from rewardtune.draw import picture_grid
 from rewardtune.evaluation import Evaluation, evaluate_policy
 from rewardtune.json_file import write_json
 from rewardtune.local import RunResult
-from rewardtune.predict import by_image, policy_for_data
+from rewardtune.predict import ReadyPolicy, by_image, picture_of, policy_for_data
 from rewardtune.progress import counting
 from rewardtune.run_log import LOG_NAME, RunLog, open_run_log, read_run_log
-from tasks.digit_files import NUM_SCENES, write_digits
+from tasks.captioning.caption_sources import captions_of
+from tasks.captioning.frequency_builder import CountingOptions, build_document_frequencies
+from tasks.digit_files import write_digits
 from tasks.digits import Split
 from tasks.example import Dataset
-from tasks.images import decode_image
 from tasks.shards import open_dataset
+from tasks.task import PicturedTask, Task
 
-_FIGURES = ("map", "ar100", "reward")
 _NUM_PICTURES = 8
 _PICTURE_SIDE = 288
 
@@ -38,8 +41,8 @@ def run_demo(
     *,
     tune: Callable[[RunConfig, RunLog], RunResult],
     directory: Path,
+    demo: Demo | None = None,
     scenes_seed: int | None = None,
-    num_scenes: Mapping[Split, int] = NUM_SCENES,
     console: Console | None = None,
 ) -> dict[str, Any] | None:
     """Measure, tune, measure again; returns the summary, or None if a signal stopped it.
@@ -55,7 +58,7 @@ def run_demo(
             them, unless they are there.
         scenes_seed: measure on scenes drawn afresh from this seed, and from the same validation
             digits; None: on the validation scenes.
-        num_scenes: of each split.
+        demo: by default the one of the config's task.
         console: where to tell about it; by default stdout.
 
     Raises:
@@ -65,24 +68,31 @@ def run_demo(
     console = console or Console()
     if config.mode != "tune" or config.policy.checkpoint is None:
         raise ConfigError("the demo needs a config with mode = 'tune' and a policy.checkpoint")
+    if demo is None and config.task not in DEMOS:
+        raise ConfigError(f"task = '{config.task}': there are demos of {', '.join(DEMOS)}")
+    demo = demo or DEMOS[config.task]
     digits = config.data.train.parent
-    _write_scenes(console, digits, num_scenes=num_scenes, seed=0)
+    _write_scenes(console, digits, demo, num_scenes=demo.num_scenes, seed=0)
+    _count_ngrams(config)
     scenes_path = digits / "validation"
     if scenes_seed is not None:
         fresh = digits.with_name(f"{digits.name}-seed-{scenes_seed}")
-        validation: dict[Split, int] = {"validation": num_scenes["validation"]}
-        _write_scenes(console, fresh, num_scenes=validation, seed=scenes_seed)
+        validation: dict[Split, int] = {"validation": demo.num_scenes["validation"]}
+        _write_scenes(console, fresh, demo, num_scenes=validation, seed=scenes_seed)
         scenes_path = fresh / "validation"
     scenes = open_dataset(scenes_path)
 
-    before = _measure(config, config.policy.checkpoint, scenes, title="before tuning")
-    best = max(before.metrics_by_rule, key=lambda rule: before.metrics_by_rule[rule]["map"])
-    _print_metrics(console, "before", before, best)
+    main = next(iter(demo.figures.values()))
+    ready = _ready(config, config.policy.checkpoint)
+    before = _measure(ready, scenes, demo, title="before tuning")
+    best = max(before.metrics_by_rule, key=lambda rule: before.metrics_by_rule[rule][main])
+    _print_metrics(console, before.metrics_by_rule[best], demo, best)
     result = _tune(config, directory / "run", tune)
     if not result.is_finished:
         console.print("stopped before the end: the next demo starts anew")
         return None
-    after = _measure(config, result.policy_path, scenes, title="after tuning")
+    ready = _ready(config, result.policy_path)
+    after = _measure(ready, scenes, demo, title="after tuning")
     chosen = config.evaluation.score_rule or next(iter(after.metrics_by_rule))
 
     draw_curves(
@@ -91,31 +101,55 @@ def run_demo(
         title=f"tuning to the {config.task} reward",
     )
     results = {"before": before.results[best], "after": after.results[chosen]}
-    _draw_scenes(scenes, results).save(directory / "pictures.png")
+    _draw_scenes(ready.task, scenes, results).save(directory / "pictures.png")
     for name, records in results.items():
-        write_json(directory / f"results_{name}.json", records)
-    summary = _summary(config, before.metrics_by_rule[best], after.metrics_by_rule[chosen])
-    summary["seconds"] = round(time.perf_counter() - started, 1)
+        _write_results(ready.task, records, directory / f"results_{name}")
+    summary = {
+        "task": config.task,
+        **_figures(demo, before.metrics_by_rule[best], after.metrics_by_rule[chosen]),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
     write_json(directory / "summary.json", summary)
-    console.print(_table(before, after, num_scenes=len(scenes)))
+    console.print(_table(before, after, demo, num_scenes=len(scenes)))
     for name in ("curves.png", "pictures.png"):
         console.print(str(directory / name), highlight=False, soft_wrap=True)
     return summary
 
 
 def _write_scenes(
-    console: Console, folder: Path, *, num_scenes: Mapping[Split, int], seed: int
+    console: Console, folder: Path, demo: Demo, *, num_scenes: Mapping[Split, int], seed: int
 ) -> None:
     with counting("digit scenes") as progress:
-        is_new = write_digits(folder, num_scenes=num_scenes, seed=seed, progress=progress)
+        is_new = write_digits(
+            folder,
+            num_scenes=num_scenes,
+            seed=seed,
+            style=demo.style,
+            annotations=demo.annotations,
+            progress=progress,
+        )
     if is_new:
         count = sum(num_scenes.values())
         console.print(f"wrote {count} digit scenes to {folder}", highlight=False, soft_wrap=True)
 
 
-def _measure(config: RunConfig, policy: Path, scenes: Dataset, *, title: str) -> Evaluation:
-    """All score rules at once: they rank the same boxes."""
-    ready = policy_for_data(
+def _count_ngrams(config: RunConfig) -> None:
+    """The training captions' document frequencies, where the reward needs them."""
+    name = config.task_options.get("document_frequencies")
+    if name is None or Path(name).exists():
+        return
+    options = CountingOptions(end_of_sentence=config.task_options.get("scores_end", False))
+    with counting("captions") as progress:
+        build_document_frequencies(
+            captions_of(config.data.train),
+            Path(name),
+            options=options,
+            progress=lambda done: progress(done, done),
+        )
+
+
+def _ready(config: RunConfig, policy: Path) -> ReadyPolicy:
+    return policy_for_data(
         policy,
         # Its class counts are those that the reward was weighed by.
         open_dataset(config.data.train),
@@ -123,8 +157,12 @@ def _measure(config: RunConfig, policy: Path, scenes: Dataset, *, title: str) ->
         options=config.task_options,
         threads=config.compute.threads,
     )
+
+
+def _measure(ready: ReadyPolicy, scenes: Dataset, demo: Demo, *, title: str) -> Evaluation:
+    """All score rules at once: they rank the same predictions."""
     with counting(f"measuring {title}") as progress:
-        return evaluate_policy(
+        evaluation = evaluate_policy(
             ready.policy,
             ready.task,
             scenes,
@@ -132,6 +170,13 @@ def _measure(config: RunConfig, policy: Path, scenes: Dataset, *, title: str) ->
             score_rules=ready.task.score_rules,
             progress=progress,
         )
+    if demo.facts is None:
+        return evaluation
+    by_rule = {
+        rule: {**metrics, **demo.facts(evaluation.results[rule], scenes)}
+        for rule, metrics in evaluation.metrics_by_rule.items()
+    }
+    return replace(evaluation, metrics_by_rule=by_rule)
 
 
 def _tune(
@@ -146,7 +191,9 @@ def _tune(
         return tune(config, log)
 
 
-def _draw_scenes(scenes: Dataset, results: Mapping[str, Sequence[dict[str, Any]]]) -> Image.Image:
+def _draw_scenes(
+    task: Task, scenes: Dataset, results: Mapping[str, Sequence[dict[str, Any]]]
+) -> Image.Image:
     """Some scenes, two to a row: annotation, then what was found before and after."""
     step = max(1, len(scenes) // _NUM_PICTURES)  # spread over the set, not picked
     records_of = {name: by_image(records) for name, records in results.items()}
@@ -157,15 +204,19 @@ def _draw_scenes(scenes: Dataset, results: Mapping[str, Sequence[dict[str, Any]]
     drawn = []
     for index in range(0, len(scenes), step)[:_NUM_PICTURES]:
         example = scenes.example(index)
-        image_HWC = decode_image(example.image)
+        annotation = picture_of(task, scenes, example, None, min_side=_PICTURE_SIDE)
         found = [
-            predicted_boxes(of[example.image_id], scenes.categories, min_score=min_score_of[name])
+            picture_of(
+                task,
+                scenes,
+                example,
+                of[example.image_id],
+                min_score=min_score_of[name],
+                min_side=_PICTURE_SIDE,
+            )
             for name, of in records_of.items()
         ]
-        annotated = annotated_boxes(example, scenes.categories)
-        drawn.append(
-            [draw_boxes(image_HWC, boxes, min_side=_PICTURE_SIDE) for boxes in (annotated, *found)]
-        )
+        drawn.append([annotation, *found])
     titles = ["annotation", *results]
     if len(drawn) % 2:
         return picture_grid(drawn, titles=titles)
@@ -175,34 +226,43 @@ def _draw_scenes(scenes: Dataset, results: Mapping[str, Sequence[dict[str, Any]]
 
 def _score_of_best(records: Sequence[dict[str, Any]], *, count: int) -> float:
     """From which score on there are ``count`` boxes: scores of two policies do not compare."""
-    scores = sorted((float(record["score"]) for record in records), reverse=True)
+    scores = sorted((float(record.get("score", 1.0)) for record in records), reverse=True)
     return scores[min(count, len(scores)) - 1] if scores else 0.0
 
 
-def _summary(
-    config: RunConfig, before: Mapping[str, float], after: Mapping[str, float]
-) -> dict[str, Any]:
-    figures = {
-        f"{name}_{when}": round(metrics[name], 4)
-        for name in _FIGURES
+def _write_results(task: Task, records: Sequence[dict[str, Any]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(task, PicturedTask):
+        task.write_results(records, folder)
+    else:
+        write_json(folder / "results.json", records)
+
+
+def _figures(
+    demo: Demo, before: Mapping[str, float], after: Mapping[str, float]
+) -> dict[str, float]:
+    return {
+        f"{name}_{when}": round(metrics[metric], 4)
+        for name, metric in demo.figures.items()
         for when, metrics in (("before", before), ("after", after))
     }
-    return {"task": config.task, **figures}
 
 
-def _table(before: Evaluation, after: Evaluation, *, num_scenes: int) -> Table:
+def _table(before: Evaluation, after: Evaluation, demo: Demo, *, num_scenes: int) -> Table:
     table = Table(title=f"{num_scenes} scenes of digits never seen in training")
     table.add_column("")
-    table.add_column("scores are")
-    for name in _FIGURES:
-        table.add_column(name, justify="right")
+    has_scores = len(before.metrics_by_rule) > 1
+    if has_scores:
+        table.add_column("scores are")
+    for name in demo.figures:
+        table.add_column(name.replace("_", " "), justify="right")
     for when, evaluation in (("before", before), ("after", after)):
         for rule, metrics in evaluation.metrics_by_rule.items():
-            table.add_row(when, rule, *(f"{metrics[name]:.4f}" for name in _FIGURES))
+            row = [when, rule] if has_scores else [when]
+            table.add_row(*row, *(f"{metrics[metric]:.4f}" for metric in demo.figures.values()))
     return table
 
 
-def _print_metrics(console: Console, when: str, evaluation: Evaluation, rule: str) -> None:
-    metrics = evaluation.metrics_by_rule[rule]
-    words = ", ".join(f"{name} {metrics[name]:.4f}" for name in _FIGURES)
-    console.print(f"{when}: {words} (scores: {rule})", highlight=False)
+def _print_metrics(console: Console, metrics: Mapping[str, float], demo: Demo, rule: str) -> None:
+    words = ", ".join(f"{name} {metrics[metric]:.4f}" for name, metric in demo.figures.items())
+    console.print(f"before: {words} (scores: {rule})", highlight=False)

@@ -129,9 +129,9 @@ def write_predictions(
         if isinstance(dataset, ImageFolder):
             found = [_named(record, example, dataset) for record in found]
         results += found
-        prediction = _picture(ready.task, dataset, example, found, min_score=min_score)
+        prediction = picture_of(ready.task, dataset, example, found, min_score=min_score)
         if not isinstance(dataset, ImageFolder):
-            annotation = _picture(ready.task, dataset, example, None)
+            annotation = picture_of(ready.task, dataset, example, None)
             prediction = side_by_side({"annotation": annotation, "prediction": prediction})
         name = Path(example.file_name).stem
         if name in names:  # a.jpg and a.png, or the same name in two folders
@@ -188,23 +188,29 @@ class _Unjudged:
         return {}
 
 
-def _picture(
+def picture_of(
     task: Task,
     dataset: Dataset,
     example: Example,
     records: Sequence[dict[str, Any]] | None,
     *,
     min_score: float = 0.0,
+    min_side: int = 384,
 ) -> Image.Image:
-    """What was found in an example, or, of None, what its annotation says."""
+    """What was found in an example, or, of None, what its annotation says.
+
+    Args:
+        min_score: of boxes that are drawn.
+        min_side: smaller pictures are enlarged by a whole number.
+    """
     if isinstance(task, PicturedTask):
-        return enlarged(task.draw(example, records))
+        return enlarged(task.draw(example, records), min_side=min_side)
     boxes = (
         annotated_boxes(example, dataset.categories)
         if records is None
         else predicted_boxes(records, dataset.categories, min_score=min_score)
     )
-    return draw_boxes(decode_image(example.image), boxes)
+    return draw_boxes(decode_image(example.image), boxes, min_side=min_side)
 
 
 def _named(record: dict[str, Any], example: Example, folder: ImageFolder) -> dict[str, Any]:

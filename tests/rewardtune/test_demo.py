@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from rewardtune.config import ConfigError, RunConfig
 from rewardtune.demo import run_demo
+from rewardtune.demo_table import DEMOS
 from rewardtune.local import RunResult, pretrain, tune
 from tasks.digit_files import write_digits
 from tasks.digits import Split
@@ -39,7 +41,8 @@ def run(config: RunConfig, directory: Path, **more: Any) -> tuple[dict[str, Any]
     text = io.StringIO()
     console = Console(file=text, width=100)
     told = {"tune": tune, **more}
-    summary = run_demo(config, directory=directory, num_scenes=NUM_SCENES, console=console, **told)
+    demo = replace(DEMOS["detection"], num_scenes=NUM_SCENES)
+    summary = run_demo(config, directory=directory, demo=demo, console=console, **told)
     return summary, text.getvalue()
 
 
@@ -56,8 +59,9 @@ def test_the_demo_measures_tunes_measures_and_draws(config: RunConfig, tmp_path:
     for name in ("curves.png", "pictures.png"):
         with Image.open(tmp_path / "demo" / name) as picture:
             assert picture.width > 800
-    for name in ("results_before.json", "results_after.json"):
-        assert isinstance(json.loads((tmp_path / "demo" / name).read_text()), list)
+    for when in ("before", "after"):
+        results = tmp_path / "demo" / f"results_{when}" / "results.json"
+        assert isinstance(json.loads(results.read_text()), list)
     assert (tmp_path / "demo" / "run" / "config.json").exists()
     assert not config.operations.directory.exists()
 
