@@ -89,8 +89,8 @@ def truthfulness(captions: Sequence[str], examples: Iterable[Example]) -> Mappin
 
     "grammatical": of captions. "digit_precision", "colour_precision": of the digits and colours
     that captions claim, those that are there; "digit_recall", "colour_recall": of those that are
-    there, those claimed. "count_accuracy": of captions that say how many digits there are, those
-    that are right; 1 where none says it.
+    there, those claimed. "count_precision": of captions that say how many digits there are, those
+    that are right, 1 where none says it; "count_recall": of all captions, those that say it right.
     """
     claimed = [said(caption) for caption in captions]
     there = [seen(example) for example in examples]
@@ -102,8 +102,10 @@ def truthfulness(captions: Sequence[str], examples: Iterable[Example]) -> Mappin
         kind = name.removesuffix("s")
         shares[f"{kind}_precision"] = right / max(1, sum(each.total() for each in ours))
         shares[f"{kind}_recall"] = right / max(1, sum(each.total() for each in truth))
-    totals = [a.total == b.total for a, b in zip(claimed, there, strict=True) if a.total]
-    shares["count_accuracy"] = float(np.mean(totals)) if totals else 1.0
+    num_said = sum(facts.total is not None for facts in claimed)
+    num_right = sum(a.total == b.total for a, b in zip(claimed, there, strict=True))
+    shares["count_precision"] = num_right / num_said if num_said else 1.0
+    shares["count_recall"] = num_right / len(claimed)
     return shares
 
 

@@ -147,7 +147,9 @@ class DetectionTask:
         """Rewards of a group's rollouts, in objects; see ``reward.detection_reward``.
 
         Components: "match" (earned) and "duplicate_penalty" (lost, <= 0) sum to the reward;
-        "boxes" counts predicted boxes. Aux: "match_iou" [S, P], what confidence should become.
+        "boxes" counts predicted boxes; "duplicate_ratio" is the share of them that find an object
+        again, at the lowest threshold: both tell when a policy games the reward. Aux: "match_iou"
+        [S, P], what confidence should become.
 
         Raises:
             ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T.
@@ -175,6 +177,7 @@ class DetectionTask:
                 "match": earned_S,
                 "duplicate_penalty": lost_S,
                 "boxes": match.num_boxes_S.astype(np.float64),
+                "duplicate_ratio": match.num_duplicates_SK[:, 0] / np.maximum(1, match.num_boxes_S),
             },
             aux={"match_iou": match.match_iou_SP},
         )

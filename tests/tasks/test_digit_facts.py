@@ -67,10 +67,12 @@ def test_truthfulness_is_1_for_true_captions_and_falls_with_false_ones(
     scenes: ShardDataset,
 ) -> None:
     examples = [scenes.example(index) for index in range(len(scenes))]
-    true = truthfulness([example.captions[0] for example in examples], examples)
+    true = truthfulness([example.captions[2] for example in examples], examples)
     assert set(true.values()) == {1.0}
+    silent = truthfulness([example.captions[0] for example in examples], examples)
+    assert (silent["count_precision"], silent["count_recall"]) == (1.0, 0.0)
     turned = truthfulness([example.captions[0] for example in examples[::-1]], examples)
     assert turned["grammatical"] == 1.0
     assert turned["digit_precision"] < 0.5 and turned["colour_recall"] < 0.8
     counts = truthfulness([example.captions[2] for example in examples[::-1]], examples)
-    assert counts["count_accuracy"] < 0.6
+    assert counts["count_precision"] == counts["count_recall"] < 0.6

@@ -110,6 +110,20 @@ def test_scores_are_the_published_rewards(aggregate: str, published: str) -> Non
         )
 
 
+def test_the_share_of_repeated_boxes_is_watched() -> None:
+    task = task_of()
+    row_T = FIXTURE["in/pred_tokens"][0, :1].copy()
+    boxes = row_T.reshape(1, -1, 6)
+    boxes[:, :] = task.target_tokens(
+        fixture_example(0), View(), input_size=640, rng=np.random.default_rng(0)
+    ).reshape(-1, 6)[:1]
+    scored = score(task, boxes.reshape(1, -1), fixture_example(0))
+    (num_boxes,) = scored.components["boxes"]
+    assert scored.components["duplicate_ratio"] == [(num_boxes - 1) / num_boxes]
+    nothing = score(task, np.zeros_like(row_T), fixture_example(0))
+    assert nothing.components["duplicate_ratio"] == [0.0]
+
+
 def test_confidence_targets_give_the_published_loss() -> None:
     task = task_of(aggregate="big_vision")
     logits_BTV = FIXTURE["loss/logits_factor_u"] @ FIXTURE["loss/logits_factor_w"]
