@@ -23,6 +23,7 @@ from rewardtune.operator_commands import add_operator_commands
 from rewardtune.reward_server_command import reward_server
 from rewardtune.reward_worker_command import reward_worker
 from rewardtune.score_command import score
+from rewardtune.sweep_command import sweep
 from rewardtune.task_options import task_options
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ app.command()(reward_worker)
 app.command()(reward_server)
 app.command()(import_checkpoint)
 app.command()(score)
+app.command()(sweep)
 add_operator_commands(app)
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.")]
