@@ -1,0 +1,274 @@
+"""The task: what the pipeline calls. It implements ``tasks.task.Task`` and draws its pictures.
+
+Axes: S rollouts, T tokens of a sequence, Q probed tokens, N objects, K points of each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from keypoints.codec import END, Found, KeypointCodec
+from keypoints.draw import draw_points
+from keypoints.oks import coco_keypoint_metrics, matched_similarity, similarity
+from keypoints.points import MIRRORED, POINTS, Objects, annotated_objects
+from records import Group, Score, TokenTargets, View
+from tasks.example import Category, Dataset, Example
+from tasks.images import decode_image
+from tasks.view import boxes_in_view, boxes_to_pixels
+
+
+class KeypointOptions(BaseModel):
+    """``[task_options]`` of a run's config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_objects: int = Field(default=2, ge=1)
+    num_levels: int = Field(default=48, ge=2)
+    """Places that a coordinate can have."""
+    sigma: float = Field(default=0.1, gt=0)
+    """Of the similarity; see ``oks.similarity``."""
+    false_object_weight: float = Field(default=0.3, ge=0)
+    """Objects lost per predicted object that is not there at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeypointObject:
+    """One predicted object, as custom rewards are given it."""
+
+    category: int
+    """Index into the data set's categories."""
+    name: str
+    points: Mapping[str, tuple[float, float]]
+    """x, y in pixels of the example's image, by "top", "left", "bottom", "right"."""
+
+
+class KeypointTask:
+    def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
+        self._options = _read(options)
+        self._categories = tuple(categories)
+        self._codec = KeypointCodec(
+            num_classes=len(self._categories),
+            max_objects=self._options.max_objects,
+            num_levels=self._options.num_levels,
+        )
+
+    @property
+    def name(self) -> str:
+        return "keypoints"
+
+    @property
+    def vocab_size(self) -> int:
+        return self._codec.vocab_size
+
+    @property
+    def sequence_length(self) -> int:
+        return self._codec.sequence_length
+
+    @property
+    def stop_token(self) -> int:
+        return END
+
+    @property
+    def probe_tokens(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def score_rules(self) -> tuple[str, ...]:
+        return ("object",)
+
+    def describe_vocabulary(self) -> dict[str, Any]:
+        return {
+            "task": self.name,
+            "vocab_size": self.vocab_size,
+            "sequence_length": self.sequence_length,
+            "num_levels": self._options.num_levels,
+            "points": list(POINTS),
+            "class_names": [category.name for category in self._categories],
+        }
+
+    def target_tokens(
+        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
+    ) -> NDArray[np.int32]:
+        objects, yx_NK2 = _seen(example, view, input_size=input_size)
+        return self._codec.encode(objects.category_N, yx_NK2)
+
+    def score(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Score:
+        """Rewards in objects: 0 of an empty sequence, the number of objects of a perfect one.
+
+        A predicted object earns the similarity it has matched, and pays for what that lacks to 1.
+        """
+        objects, _ = _seen(example, view, input_size=input_size)
+        earned, paid, number = [], [], []
+        for tokens_T in tokens_ST:
+            found = list(self._codec.decode(tokens_T))
+            points = [_in_image(each, example, view, input_size=input_size) for each in found]
+            oks_MN = similarity(
+                np.array(points).reshape(-1, len(POINTS), 2),
+                objects.xy_NK2,
+                objects.area_N,
+                sigma=self._options.sigma,
+            )
+            category_M = np.array([each.category for each in found], dtype=np.int64)
+            matched_M = matched_similarity(oks_MN, category_M, objects.category_N)
+            earned.append(matched_M.sum())
+            paid.append(-self._options.false_object_weight * (1 - matched_M).sum())
+            number.append(len(found))
+        components = {
+            "similarity": np.array(earned, dtype=np.float64),
+            "false_objects": np.array(paid, dtype=np.float64),
+            "objects": np.array(number, dtype=np.float64),
+        }
+        return Score(components["similarity"] + components["false_objects"], components)
+
+    def decode(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> list[list[KeypointObject]]:
+        return [
+            [
+                KeypointObject(found.category, self._categories[found.category].name, points)
+                for found, points in self._named(tokens_T, example, view, input_size=input_size)
+            ]
+            for tokens_T in tokens_ST
+        ]
+
+    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
+        return None
+
+    def predict(
+        self,
+        tokens_T: NDArray[np.int32],
+        log_probs_T: NDArray[np.float32],
+        probe_log_probs_TQ: NDArray[np.float32],
+        example: Example,
+        view: View,
+        *,
+        input_size: int,
+        score_rule: str,
+    ) -> list[dict[str, Any]]:
+        """COCO's keypoint results. The score: how likely the object's tokens were, on average."""
+        results = []
+        for found, points in self._named(tokens_T, example, view, input_size=input_size):
+            tokens = slice(found.start, found.start + self._codec.tokens_per_object)
+            keypoints = [number for x, y in points.values() for number in (x, y, 2)]
+            results.append(
+                {
+                    "image_id": example.image_id,
+                    "category_id": self._categories[found.category].id,
+                    "keypoints": keypoints,
+                    "score": float(np.exp(log_probs_T[tokens].mean(dtype=np.float64))),
+                }
+            )
+        return results
+
+    def evaluate(
+        self, results: Sequence[Mapping[str, Any]], dataset: Dataset, *, indices: Sequence[int]
+    ) -> dict[str, float]:
+        examples = [dataset.example(index) for index in indices]
+        annotations: list[dict[str, Any]] = []
+        for example in examples:
+            for annotation in self._annotations(example):
+                annotations.append({"id": len(annotations) + 1, **annotation})
+        metrics = coco_keypoint_metrics(
+            [example.image_id for example in examples],
+            annotations,
+            results,
+            sigma=self._options.sigma,
+        )
+        return {**metrics, "objects_per_image": len(results) / len(indices)}
+
+    def draw(
+        self, example: Example, records: Sequence[Mapping[str, Any]] | None
+    ) -> NDArray[np.uint8]:
+        """The picture with its results, or, of None, with what is annotated."""
+        shown = self._annotations(example) if records is None else records
+        index_of = {category.id: index for index, category in enumerate(self._categories)}
+        objects = []
+        for record in shown:
+            category = index_of[record["category_id"]]
+            name = self._categories[category].name
+            words = f"{name} {record['score']:.2f}" if "score" in record else name
+            xyv = record["keypoints"]
+            objects.append((category, words, list(zip(xyv[0::3], xyv[1::3], strict=True))))
+        return draw_points(decode_image(example.image), objects)
+
+    def write_results(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        (folder / "results.json").write_text(json.dumps(list(records)))
+
+    def _named(
+        self, tokens_T: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Iterator[tuple[Found, dict[str, tuple[float, float]]]]:
+        for found in self._codec.decode(tokens_T):
+            xy_K2 = _in_image(found, example, view, input_size=input_size)
+            yield found, {name: (x, y) for name, (x, y) in zip(POINTS, xy_K2.tolist(), strict=True)}
+
+    def _annotations(self, example: Example) -> Iterator[dict[str, Any]]:
+        objects = annotated_objects(example)
+        for category, xy_K2, area in zip(
+            objects.category_N, objects.xy_NK2, objects.area_N, strict=True
+        ):
+            (left, top), (right, bottom) = xy_K2.min(axis=0), xy_K2.max(axis=0)
+            yield {
+                "image_id": example.image_id,
+                "category_id": self._categories[category].id,
+                "keypoints": [number for x, y in xy_K2.tolist() for number in (x, y, 2)],
+                "num_keypoints": len(POINTS),
+                "bbox": [left, top, right - left, bottom - top],
+                "area": float(area),
+                "iscrowd": 0,
+            }
+
+
+def _read(options: Mapping[str, Any]) -> KeypointOptions:
+    """One line where something is wrong with them."""
+    try:
+        return KeypointOptions.model_validate(dict(options))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key, known = problem["loc"][0], ", ".join(KeypointOptions.model_fields)
+        raise ValueError(
+            f"keypoints option '{key}' = {problem['input']!r}: {problem['msg']}; there are {known}"
+        ) from None
+
+
+def _seen(example: Example, view: View, *, input_size: int) -> tuple[Objects, NDArray[np.float64]]:
+    """The objects all of whose points are in the view, and those points relative to the input."""
+    objects = annotated_objects(example)
+    xy_N2 = objects.xy_NK2.reshape(-1, 2)
+    yxyx_N4 = boxes_in_view(
+        np.concatenate([xy_N2, xy_N2], axis=1),  # a point is a box without sides
+        view,
+        height=example.height,
+        width=example.width,
+        input_size=input_size,
+    )
+    yx_NK2 = yxyx_N4[:, :2].reshape(objects.xy_NK2.shape)
+    if view.flip:
+        yx_NK2 = yx_NK2[:, MIRRORED]
+    inside_N = ((yx_NK2 >= 0) & (yx_NK2 < 1)).all(axis=(1, 2))
+    kept = Objects(objects.category_N[inside_N], objects.xy_NK2[inside_N], objects.area_N[inside_N])
+    return kept, yx_NK2[inside_N]
+
+
+def _in_image(
+    found: Found, example: Example, view: View, *, input_size: int
+) -> NDArray[np.float64]:
+    """Points x, y [K, 2] in pixels of the example's image: the view undone."""
+    xyxy_K4 = boxes_to_pixels(
+        np.concatenate([found.yx_K2, found.yx_K2], axis=1),
+        view,
+        height=example.height,
+        width=example.width,
+        input_size=input_size,
+    )
+    xy_K2 = xyxy_K4[:, :2]
+    return xy_K2[MIRRORED] if view.flip else xy_K2
