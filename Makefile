@@ -13,15 +13,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check protos bench crash-equivalence check-dashboards clean
+.PHONY: help install demo demo-captioning test check protos bench crash-equivalence check-dashboards clean
 
 help:
 	@echo "make demo    tune a pretrained detector to the mAP reward (SCENES_SEED=n: on fresh scenes)"
-	@echo "make demo-captioning, demo-panoptic, demo-colorization   the same for other outputs"
+	@echo "make demo-captioning   tune a pretrained captioner to CIDEr-D"
 	@echo "make test    run every test"
 	@echo "make check   lint, format, types, import contracts, generated code"
 	@echo "make bench   measure speed; writes bench/results.jsonl"
 	@echo "make crash-equivalence   one run six ways, with processes killed: the same weights each time"
+	@echo "                         (RUN='--task captioning', '--task panoptic', '--policy hugging-face')"
 	@echo "make check-dashboards    every panel of the dashboards has data from a live run"
 	@echo "make protos  regenerate the stubs in protos/"
 	@echo "make clean   remove .venv and caches; runs/ stays"
@@ -42,8 +43,8 @@ install: .venv/.installed
 demo: install
 	@$(BIN)/rewardtune demo detection $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
 
-demo-%: install
-	@$(BIN)/rewardtune demo $* $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
+demo-captioning: install
+	@$(BIN)/rewardtune demo captioning $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
 
 test: install
 	@$(BIN)/pytest
@@ -66,7 +67,7 @@ bench: .venv/.peers
 	@touch $@
 
 crash-equivalence: install
-	@$(BIN)/python -m bench.crash_equivalence
+	@$(BIN)/python -m bench.crash_equivalence $(RUN)
 
 check-dashboards: install
 	@$(BIN)/python -m bench.dashboards

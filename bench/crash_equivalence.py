@@ -1,10 +1,14 @@
 """``make crash-equivalence``: one run many ways, with processes killed, and one set of weights.
 
-The same 30 steps (a) in one process, (b) on Ray with one sampler and one reward worker, (c) on
-Ray and Redis with a sampler and a reward worker killed in mid-run, (d) with the learner killed,
+The same 20 or 30 steps (a) in one process, (b) on Ray with one sampler and one reward worker, (c)
+on Ray and Redis with a sampler and a reward worker killed in mid-run, (d) with the learner killed,
 (e) with Redis killed, and later wiped. Each at depth 0 and depth 1. What was killed when, and what
 that cost, goes to bench/crash_equivalence.jsonl; the last line printed holds the digests of the
 final weights.
+
+``--task captioning``, ``--task panoptic`` and ``--policy hugging-face`` (a captioner of
+transformers) make other runs of it (``bench.crash_runs``), with logs of their own: ``make
+crash-equivalence RUN="--task captioning"``.
 
 That the check can fail is part of it: a build whose workers commit in two writes
 (``bench.two_writes``) goes through (c) as well, and must be found out.
@@ -12,6 +16,7 @@ That the check can fail is part of it: a build whose workers commit in two write
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -25,9 +30,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from bench.crash_runs import KINDS, Kind, Start, config_of
 from bench.figure import machine
 from bench.redis_process import RedisProcess
-from bench.small_run import SILENT, one_ray, queue_of, small_start, small_tune, weights_of
+from bench.small_run import SILENT, one_ray, queue_of, weights_of
 from bench.two_writes import TwoWritesCluster
 from rewardtune import launch
 from rewardtune.config import RunConfig
@@ -36,8 +42,6 @@ from rewardtune.local import tune
 from transport.job_queue import JobQueue, QueueUnavailable
 
 OUTPUT = Path(__file__).with_suffix(".jsonl")
-NUM_STEPS = 30
-LEASE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +115,39 @@ _KILLS = (
 )
 
 
-def main() -> int:
-    OUTPUT.write_text("")
+def main(arguments: Sequence[str] | None = None) -> int:
+    kind = chosen(arguments)
+    log = OUTPUT.with_stem(OUTPUT.stem + ("" if kind.name == "detection" else f"_{kind.name}"))
+    log.write_text("")
     with tempfile.TemporaryDirectory(prefix="rt-crash-") as name:
         folder = Path(name)
-        start = small_start(folder, num_steps=NUM_STEPS)
+        check = Check(kind, folder, kind.prepare(folder), log)
         with one_ray(folder):
-            digests = {f"depth{depth}": _all_ways(folder, start, depth=depth) for depth in (0, 1)}
-            broken = _broken_way(folder, start)
-        other = _config(folder, "other-seed", start, depth=0, seed=6)
+            digests = {f"depth{depth}": check.all_ways(depth=depth) for depth in (0, 1)}
+            broken = check.broken_way()
+        other = check.config("other-seed", depth=0, seed=6)
         tune(other, SILENT)
-        strangers = {"initial": weights_of(start), "other seed": weights_of(_final(other))}
-    problems = verdict(digests, strangers)
+        strangers = {"initial": check.start.weights, "other seed": weights_of(_final(other))}
+    problems = [*check.problems, *verdict(digests, strangers)]
     if is_unnoticed(broken, digests["depth0"]):
         problems.append("a commit of two writes ended with the same weights as one that is whole")
     for problem in problems:
         print(f"FAILED: {problem}", file=sys.stderr)
     print(json.dumps(digests))
     return 1 if problems else 0
+
+
+def chosen(arguments: Sequence[str] | None = None) -> Kind:
+    """The kind of run that the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.crash_equivalence")
+    parser.add_argument("--task", choices=("detection", "captioning", "panoptic"))
+    parser.add_argument("--policy", choices=("encoder-decoder", "hugging-face"))
+    told = parser.parse_args(arguments)
+    if told.policy == "hugging-face":
+        if told.task not in (None, "captioning"):
+            parser.error(f"--policy hugging-face writes captions, not --task {told.task}")
+        return KINDS["hugging_face"]
+    return KINDS[told.task or "detection"]
 
 
 def verdict(digests: Mapping[str, Mapping[str, str]], strangers: Mapping[str, str]) -> list[str]:
@@ -150,98 +169,101 @@ def is_unnoticed(broken: str, digests: Mapping[str, str]) -> bool:
     return not verdict({"depth": {**digests, "broken": broken}}, {})
 
 
-def _all_ways(folder: Path, start: Path, *, depth: int) -> dict[str, str]:
-    local = _config(folder, f"a{depth}", start, depth=depth)
-    tune(local, SILENT)
-    digests = {"a": weights_of(_final(local))}
-    _record("a", local, None, seconds=0.0)
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One kind of run, made in every way."""
 
-    def way(letter: str, blows: Sequence[Blow], **cluster: Any) -> None:
-        config = _config(folder, f"{letter}{depth}", start, depth=depth, cluster=cluster)
-        digests[letter] = _run(letter, config, blows)
+    kind: Kind
+    folder: Path
+    start: Start
+    log: Path
+    problems: list[str] = field(default_factory=list)
+    """What went wrong beside the weights."""
 
-    way("b", [], num_samplers=1, num_reward_workers=1)
-    redis = RedisProcess(folder / f"redis-{depth}")
-    try:
-        way("c", _KILLS, redis=redis.url, num_samplers=2, num_reward_workers=3)
-        way("d", [Blow(7, "learner killed", _kill("learner"))], num_samplers=1)
-        way(
-            "e",
-            [
-                Blow(6, "Redis killed", lambda driver: redis.restart()),
-                Blow(14, "Redis wiped", lambda driver: redis.wipe()),
-            ],
-            redis=redis.url,
-            num_samplers=1,
-        )
-    finally:
-        redis.kill()
-    return digests
+    def config(
+        self, name: str, *, cluster: Mapping[str, Any] | None = None, **changes: Any
+    ) -> RunConfig:
+        return config_of(self.kind, self.folder, name, self.start, cluster=cluster or {}, **changes)
 
+    def all_ways(self, *, depth: int) -> dict[str, str]:
+        local = self.config(f"a{depth}", depth=depth)
+        began = time.perf_counter()
+        tune(local, SILENT)
+        digests = {"a": weights_of(_final(local))}
+        self._record("a", local, None, seconds=time.perf_counter() - began)
 
-def _broken_way(folder: Path, start: Path) -> str:
-    """As (c) at depth 0, with workers of another build."""
-    redis = RedisProcess(folder / "redis-broken")
-    cluster = {"redis": redis.url, "num_samplers": 2, "num_reward_workers": 3}
-    config = _config(folder, "broken", start, depth=0, cluster=cluster)
-    try:
-        with mock.patch.object(launch, "RayCluster", TwoWritesCluster):
-            return _run("c with a commit of two writes", config, _KILLS)
-    finally:
-        redis.kill()
+        def way(letter: str, blows: Sequence[Blow], **cluster: Any) -> Steered:
+            config = self.config(f"{letter}{depth}", depth=depth, cluster=cluster)
+            steered = self._run(letter, config, blows)
+            digests[letter] = weights_of(_final(config))
+            return steered
 
+        undisturbed = way("b", [], num_samplers=1, num_reward_workers=1)
+        if undisturbed.redeliveries:
+            self.problems.append(
+                f"depth {depth}: nobody was killed and {undisturbed.redeliveries} groups were "
+                "scored twice: a worker lost its lease while it scored"
+            )
+        redis = RedisProcess(self.folder / f"redis-{depth}")
+        try:
+            way("c", _KILLS, redis=redis.url, num_samplers=2, num_reward_workers=3)
+            way("d", [Blow(7, "learner killed", _kill("learner"))], num_samplers=1)
+            way(
+                "e",
+                [
+                    Blow(6, "Redis killed", lambda driver: redis.restart()),
+                    Blow(14, "Redis wiped", lambda driver: redis.wipe()),
+                ],
+                redis=redis.url,
+                num_samplers=1,
+            )
+        finally:
+            redis.kill()
+        return digests
 
-def _run(way: str, config: RunConfig, blows: Sequence[Blow]) -> str:
-    steered = Steered(blows, config)
-    began = time.perf_counter()
-    launch.tune_on_ray(config, SILENT, on_driver=steered.watch)
-    steered.finish()
-    _record(way, config, steered, seconds=time.perf_counter() - began)
-    return weights_of(_final(config))
+    def broken_way(self) -> str:
+        """As (c) at depth 0, with workers of another build."""
+        redis = RedisProcess(self.folder / "redis-broken")
+        cluster = {"redis": redis.url, "num_samplers": 2, "num_reward_workers": 3}
+        config = self.config("broken", depth=0, cluster=cluster)
+        try:
+            with mock.patch.object(launch, "RayCluster", TwoWritesCluster):
+                self._run("c with a commit of two writes", config, _KILLS)
+        finally:
+            redis.kill()
+        return weights_of(_final(config))
 
+    def _run(self, way: str, config: RunConfig, blows: Sequence[Blow]) -> Steered:
+        steered = Steered(blows, config)
+        began = time.perf_counter()
+        launch.tune_on_ray(config, SILENT, on_driver=steered.watch)
+        steered.finish()
+        self._record(way, config, steered, seconds=time.perf_counter() - began)
+        if len(steered.struck) < len(blows):
+            self.problems.append(f"({way}) at depth {config.depth} ended before all was killed")
+        return steered
 
-def _record(way: str, config: RunConfig, steered: Steered | None, *, seconds: float) -> None:
-    status = steered.status if steered else {}
-    line = {
-        "way": way,
-        "depth": config.depth,
-        "digest": weights_of(_final(config)),
-        "struck": steered.struck if steered else [],
-        "restarts": steered.restarts if steered else 0,
-        "redeliveries": steered.redeliveries if steered else 0,
-        "redraws": status.get("redraws", 0),
-        "term": status.get("term", 0),
-        "seconds": round(seconds, 1),
-        "machine": machine(),
-    }
-    with OUTPUT.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    print({key: value for key, value in line.items() if key not in ("machine", "digest")})
-
-
-def _config(
-    folder: Path,
-    name: str,
-    start: Path,
-    *,
-    cluster: Mapping[str, Any] | None = None,
-    **changes: Any,
-) -> RunConfig:
-    """Rewards that differ between boxes; two reward workers unless told otherwise."""
-    return small_tune(
-        folder,
-        name,
-        start=start,
-        task="bench.slow_detection",
-        learner={"estimator": "leave_one_out", "num_steps": NUM_STEPS},
-        cluster={
-            "lease_seconds": LEASE_SECONDS,
-            "metrics_port": 0,
-            "num_reward_workers": 2,
-            **(cluster or {}),
-        },
-        **changes,
-    )
+    def _record(
+        self, way: str, config: RunConfig, steered: Steered | None, *, seconds: float
+    ) -> None:
+        status = steered.status if steered else {}
+        line = {
+            "run": self.kind.name,
+            "way": way,
+            "depth": config.depth,
+            "digest": weights_of(_final(config)),
+            "struck": steered.struck if steered else [],
+            "restarts": steered.restarts if steered else 0,
+            "redeliveries": steered.redeliveries if steered else 0,
+            "redraws": status.get("redraws", 0),
+            "term": status.get("term", 0),
+            "lease_seconds": config.cluster.lease_seconds,
+            "seconds": round(seconds, 1),
+            "machine": machine(),
+        }
+        with self.log.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print({key: value for key, value in line.items() if key not in ("machine", "digest")})
 
 
 def _final(config: RunConfig) -> Path:

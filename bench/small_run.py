@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from bench.figure import machine
+from policies.network import NetworkPolicy
 from policies.policy_file import load_policy
 from rewardtune.config import RunConfig
 from rewardtune.config_file import parse_config
@@ -55,7 +56,10 @@ def small_tune(folder: Path, name: str, *, start: Path, **changes: Any) -> RunCo
 
 
 def small_config(folder: Path, name: str, **changes: Any) -> RunConfig:
-    """A tiny detector on the scenes of ``small_start``; tables are merged one level deep."""
+    """A tiny detector on the scenes of ``small_start``; tables are merged one level deep.
+
+    A key that is changed to None is left out.
+    """
     values = {
         "seed": 5,
         "task_options": {"max_boxes": 3},
@@ -81,7 +85,7 @@ def small_config(folder: Path, name: str, **changes: Any) -> RunConfig:
             "progress": False,
         },
     }
-    return parse_config(_merged(values, changes), source="bench")
+    return parse_config(_without_nones(_merged(values, changes)), source="bench")
 
 
 def without_holdout(config: RunConfig) -> RunConfig:
@@ -89,10 +93,11 @@ def without_holdout(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"holdout": None})})
 
 
-def weights_of(path: Path) -> str:
+def weights_of(policy: Path | NetworkPolicy) -> str:
     """Hash of a policy's weights alone; its file also says where they came from."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(load_policy(path).policy.named_parameters()):
+    loaded = load_policy(policy).policy if isinstance(policy, Path) else policy
+    for name, parameter in sorted(loaded.named_parameters()):
         digest.update(name.encode() + parameter.detach().numpy().tobytes())
     return digest.hexdigest()
 
@@ -216,3 +221,11 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         is_table = isinstance(change, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = {**merged[key], **change} if is_table else change
     return merged
+
+
+def _without_nones(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_nones(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None
+    }

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from bench import two_writes
-from bench.crash_equivalence import is_unnoticed, verdict
+from bench.crash_equivalence import chosen, is_unnoticed, verdict
+from bench.crash_runs import KINDS
+from bench.slow_panoptic import LONG_SECONDS
 from bench.two_writes import TwoWritesQueue
 from records import Group, Published, Score, ScoredGroup, View
 from tests.transport.redis_server import redis_binaries, running
@@ -45,6 +47,30 @@ def test_a_build_that_breaks_the_rules_must_end_elsewhere() -> None:
     """Or the check cannot fail."""
     assert is_unnoticed("x", {"a": "x", "b": "x"})
     assert not is_unnoticed("z", {"a": "x", "b": "x"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "detection"),
+        (["--task", "captioning"], "captioning"),
+        (["--task", "panoptic"], "panoptic"),
+        (["--policy", "hugging-face"], "hugging_face"),
+        (["--task", "captioning", "--policy", "hugging-face"], "hugging_face"),
+    ],
+)
+def test_the_command_line_chooses_the_run(arguments: list[str], name: str) -> None:
+    assert chosen(arguments) is KINDS[name]
+
+
+def test_a_model_of_transformers_speaks_no_boxes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        chosen(["--task", "detection", "--policy", "hugging-face"])
+    assert "writes captions" in capsys.readouterr().err
+
+
+def test_panoptic_workers_decode_for_longer_than_a_lease_lasts() -> None:
+    assert 1.5 * KINDS["panoptic"].lease_seconds < LONG_SECONDS
 
 
 def test_a_commit_of_two_writes_can_be_seen_half_done(
