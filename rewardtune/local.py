@@ -65,7 +65,7 @@ def pretrain(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult
     """
     parts = assemble(config)
     run = open_run(parts.config, log.message, fork=fork)
-    return _run(parts, run, log, PretrainingLoop(parts))
+    return _run(parts, run, log, PretrainingLoop(parts, tell=log.message))
 
 
 class LocalSource:

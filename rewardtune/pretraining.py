@@ -6,7 +6,7 @@ Axes: G examples, T tokens, H height, W width, C colours.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from learner.learner import Learner, StepReport
 from records import PackedWeights
 from rewardtune.assembly import Parts, data_order
 from tasks.batch import images_in_view
+from tasks.task import CuttingTask
 
 # Added to the run's seed, so that target orders do not follow the draws of the data order.
 _TARGET_STREAM = 0x7461726765740000
@@ -23,11 +24,18 @@ _TARGET_STREAM = 0x7461726765740000
 class PretrainingLoop:
     """One step: annotated examples in, weights changed."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, tell: Callable[[str], None]) -> None:
+        """
+        Args:
+            tell: hears of the first annotations that are cut.
+        """
         config = parts.config
         self.learner = Learner(parts.policy, config.learner, task=parts.task)
         self._parts = parts
         self._order = data_order(parts)
+        self._tell = tell
+        self._num_seen = 0
+        self._has_told = False
 
     def restore(self, versions: Mapping[int, PackedWeights]) -> None:
         """Nothing is in flight between steps."""
@@ -62,6 +70,22 @@ class PretrainingLoop:
             torch.from_numpy(tokens_GT).long(), torch.from_numpy(images_GHWC)
         )
         return report, {
+            **self._cut(len(tokens_GT)),
             "seconds_load": loaded - started,
             "seconds_learn": time.perf_counter() - loaded,
         }
+
+    def _cut(self, num_new: int) -> dict[str, float]:
+        """Share of the annotations since the start of this process that were too long."""
+        task = self._parts.task
+        self._num_seen += num_new
+        if not isinstance(task, CuttingTask):
+            return {}
+        if task.num_cut and not self._has_told:
+            self._has_told = True
+            self._tell(
+                f"{task.num_cut} of the first {self._num_seen} annotations are longer than a "
+                f"sequence of {task.sequence_length} tokens and were cut: the log's cut_ratio "
+                "counts them all"
+            )
+        return {"cut_ratio": task.num_cut / self._num_seen}

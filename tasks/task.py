@@ -141,6 +141,16 @@ class PicturedTask(Protocol):
         ...
 
 
+@runtime_checkable
+class CuttingTask(Protocol):
+    """What a task has beside ``Task`` if it counts annotations that its sequences are short for."""
+
+    @property
+    def num_cut(self) -> int:
+        """Annotations of which ``target_tokens`` left out an end, so far."""
+        ...
+
+
 def load_task(
     name: str,
     options: Mapping[str, Any],

@@ -15,7 +15,8 @@ def captions_of(path: Path) -> Iterator[tuple[int, str]]:
     Neither is held in memory.
 
     Raises:
-        ValueError: it is neither, or an annotation lacks image_id or caption.
+        ValueError: it is neither, an annotation lacks image_id or caption, or an image of a data
+            set has no captions.
         OSError: it cannot be opened.
     """
     path = Path(path)
@@ -26,6 +27,11 @@ def _of_dataset(path: Path) -> Iterator[tuple[int, str]]:
     dataset = open_dataset(path)
     for index in range(len(dataset)):
         example = dataset.example(index)
+        if not example.captions:
+            raise ValueError(
+                f"image {example.file_name} (id {example.image_id}) of {path} has no captions, and "
+                "a run on it would stop there: leave it out of the captions file's images"
+            )
         for caption in example.captions:
             yield example.image_id, caption
 

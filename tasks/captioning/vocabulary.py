@@ -213,6 +213,6 @@ def _library() -> Any:
         import tokenizers
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "captions need the tokenizers library: pip install 'rewardtune[huggingface]'"
+            "captions need the tokenizers library: pip install 'rewardtune[captioning]'"
         ) from error
     return tokenizers

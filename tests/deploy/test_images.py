@@ -61,7 +61,7 @@ def test_each_image_installs_what_its_processes_need_at_pinned_versions() -> Non
         (install,) = re.findall(r"pip install \"?(\S+?)\"?(?:$| )", " ".join(told(path, "RUN")))
         extras[path.suffix] = re.findall(r"\[(\w+)\]", install)
         assert "PIP_CONSTRAINT=" in " ".join(told(path, "ENV"))
-    assert extras == {".ray": ["all"], ".reward": []}
+    assert extras == {".ray": ["all"], ".reward": ["captioning"]}
 
 
 def test_the_cluster_and_the_image_have_the_same_ray() -> None:
