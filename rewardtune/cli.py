@@ -268,8 +268,7 @@ def predict(
 @app.command()
 def demo(
     task: Annotated[
-        Literal["detection", "captioning", "panoptic", "colorization"],
-        typer.Argument(help="What to tune for."),
+        Literal["detection", "captioning"], typer.Argument(help="What to tune for.")
     ] = "detection",
     scenes_seed: Annotated[
         int | None, typer.Option(min=1, help="Measure on scenes drawn afresh from this seed.")

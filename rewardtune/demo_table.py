@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tasks.digit_facts import truthfulness
-from tasks.digit_files import NUM_SCENES, STYLE, Annotations
+from tasks.digit_files import NUM_SCENES, STYLE
 from tasks.digits import SceneStyle, Split
 from tasks.example import Dataset
 
@@ -24,7 +24,6 @@ class Demo:
     """Names in the summary, and which metric each is; by the first the best score rule is found."""
     num_scenes: Mapping[Split, int] = field(default_factory=lambda: NUM_SCENES)
     style: SceneStyle = STYLE
-    annotations: Annotations = "instances"
     facts: Facts | None = None
 
 
@@ -34,8 +33,6 @@ def caption_facts(records: Sequence[Mapping[str, Any]], dataset: Dataset) -> Map
     examples = [dataset.example(index) for index in range(len(dataset))]
     return truthfulness([caption_of[example.image_id] for example in examples], examples)
 
-
-_VIVID_SCENES = SceneStyle(min_digits=2, max_digits=5, min_digit_size=13.0, ink="vivid")
 
 DEMOS: Mapping[str, Demo] = MappingProxyType(
     {
@@ -59,26 +56,6 @@ DEMOS: Mapping[str, Demo] = MappingProxyType(
             num_scenes={"train": 30_000, "holdout": 500, "validation": 500},
             style=SceneStyle(min_digits=1, max_digits=3, min_digit_size=13.0, ink="vivid"),
             facts=caption_facts,
-        ),
-        "panoptic": Demo(
-            config=Path("configs/digits_panoptic_tune.toml"),
-            figures={"pq": "pq", "reward": "reward"},
-            num_scenes={"train": 20_000, "holdout": 500, "validation": 500},
-            style=_VIVID_SCENES,
-            annotations="panoptic",
-        ),
-        "colorization": Demo(
-            config=Path("configs/digits_colorization_tune.toml"),
-            figures={
-                "reward": "reward",
-                "vivid": "vivid",
-                "entropy": "entropy",
-                "psnr_lightness": "psnr_lightness",
-                "total_variation_a": "total_variation_a",
-                "total_variation_b": "total_variation_b",
-            },
-            num_scenes={"train": 20_000, "holdout": 500, "validation": 500},
-            style=_VIVID_SCENES,
         ),
     }
 )

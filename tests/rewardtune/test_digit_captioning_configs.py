@@ -9,7 +9,7 @@ from rewardtune.config_file import load_config
 from tasks.captioning.codec import CaptionCodec
 from tasks.captioning.config import read_config
 from tasks.captioning.vocabulary import load_vocabulary
-from tasks.digit_captions import COLOURS, OPENINGS
+from tasks.digit_captions import BACKGROUNDS, COLOURS, OPENINGS
 from tasks.digits import DIGIT_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ def test_tuning_has_seven_baseline_samples_and_starts_where_likelihood_ends() ->
     assert second.sampler.num_samples == 8 and second.learner.baseline
     assert second.sampler.temperature == 1.0
     assert second.policy.checkpoint is not None
-    assert second.policy.checkpoint.parent == first.operations.directory
+    assert second.policy.checkpoint.name == f"{first.run_name}.safetensors"
     for key in ("vocabulary", "max_tokens"):
         assert first.task_options[key] == second.task_options[key]
     assert read_config(second.task_options).scores_end
@@ -38,8 +38,10 @@ def test_the_shipped_vocabulary_spells_what_the_grammar_says() -> None:
     listed = ", ".join(f"a {colour} {name}" for colour, name in zip(COLOURS, DIGIT_NAMES))  # noqa: B905
     sentences = [
         *(f"{opening}two sixes and an eight" for opening in OPENINGS),
-        *(f"the largest digit is a {colour} nine" for colour in COLOURS),
-        "four digits, all of them turquoise, on a background that is plain, striped and noisy",
+        *(f"a {colour} nine, the largest of them {colour}" for colour in COLOURS),
+        "three digits, two turquoise fours and a red one",
+        "a single digit, a white one",
+        f"a red two in front of {', '.join(BACKGROUNDS.values())}",
         "a violet three to the left of a white zero",
         *(part for part in listed.split(", ")),
     ]
