@@ -2,7 +2,8 @@
 
 A path, a module's name or an address says where something is; a run's identity and its reward
 digest speak of what is there. Contents are texts by the key of the config whose value they stand
-for: "task_options.statistics", "reward.parts.NAME.use", "reward.parts.NAME.options.KEY".
+for: "task" (of a task of the user's), "task_options.statistics", "reward.parts.NAME.use",
+"reward.parts.NAME.options.KEY".
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reward_workers.digest import OURS, function_sources
+from reward_workers.digest import OURS, function_sources, scoring_sources
 from reward_workers.reward import reward_artefacts
 from reward_workers.reward_config import RewardConfig, Source
 from tasks.artefacts import artefact_digest
@@ -39,13 +40,15 @@ def found_contents(
     """
     files = task_artefacts(task_name, task_options, folder=artefacts)
     found = {f"task_options.{key}": _held_by(path) for key, path in files.items()}
+    if own := _own(scoring_sources(task_name, search_path=search_path)):
+        found["task"] = f"{task_name}@{_digest_of(own)}"
     if reward is None:
         return found
     for name, part in reward.of_source(Source.FUNCTION):
         assert part.use is not None
         where = f"reward.parts.{name}"
-        sources = function_sources(part.use, search_path=search_path)
-        found[f"{where}.use"] = f"{part.use}@{_digest_of_own(sources)}"
+        own = _own(function_sources(part.use, search_path=search_path))
+        found[f"{where}.use"] = f"{part.use}@{_digest_of(own)}"
         for key, path in reward_artefacts(part, folder=artefacts).items():
             found[f"{where}.options.{key}"] = _held_by(path)
     for name, part in reward.of_source(Source.SERVER):
@@ -63,10 +66,14 @@ def _held_by(path: Path) -> str:
     return f"sha256:{artefact_digest(path)}"
 
 
-def _digest_of_own(sources: Mapping[str, Path]) -> str:
-    """Of the user's files alone: another version of this project is not another run."""
+def _own(sources: Mapping[str, Path]) -> dict[str, Path]:
+    """The user's files alone: another version of this project is not another run."""
+    ours = {*OURS, "reward_workers"}
+    return {name: path for name, path in sources.items() if name.partition(".")[0] not in ours}
+
+
+def _digest_of(sources: Mapping[str, Path]) -> str:
     digest = hashlib.sha256()
     for name, path in sorted(sources.items()):
-        if name.partition(".")[0] not in OURS:
-            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -37,7 +37,8 @@ def digest(reward: RewardConfig, **told: Any) -> str:
 def test_contents_stand_for_functions_and_their_files(folder: Path) -> None:
     contents = found_contents("by_token", {}, fixed(folder / "value"))
     use, path = (contents[f"reward.parts.fixed.{key}"] for key in ("use", "options.path"))
-    assert len(contents) == 2
+    assert len(contents) == 3
+    assert contents["task"].startswith("by_token@")
     assert use.startswith("values_by_token:FromFile@") and path.startswith("sha256:")
 
 
@@ -47,6 +48,19 @@ def test_a_moved_file_is_the_same_and_a_changed_one_is_not(folder: Path) -> None
     assert digest(fixed(folder / "elsewhere")) == before
     (folder / "elsewhere").write_text("4")
     assert digest(fixed(folder / "elsewhere")) != before
+
+
+def test_editing_the_users_task_makes_it_another_run(folder: Path) -> None:
+    before = found_contents("by_token", {}, None)
+    source = folder / "by_token.py"
+    source.write_text(source.read_text() + "# edited\n")
+    after = found_contents("by_token", {}, None)
+    assert before.keys() == after.keys() == {"task"}
+    assert before != after
+
+
+def test_another_version_of_a_task_of_ours_is_not_another_run() -> None:
+    assert found_contents("detection", {}, None) == {}
 
 
 def test_editing_the_function_changes_contents_and_digest(folder: Path) -> None:
