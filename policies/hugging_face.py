@@ -155,6 +155,15 @@ class HuggingFacePolicy(NetworkPolicy):
         _set_aside_unused(self)
 
     @classmethod
+    def fresh(cls, sizes: Mapping[str, Any]) -> Self:
+        """Not to be had: a model of transformers comes from a folder.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a Hugging Face model is read from its folder: set policy.checkpoint")
+
+    @classmethod
     def build(cls, config: Mapping[str, Any]) -> Self:
         settings = HuggingFaceConfig.model_validate(config)
         # Initial values would cost seconds, and random numbers that others count on.

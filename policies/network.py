@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ _PLACES = {
 KINDS = tuple(_PLACES)
 
 
-class NetworkPolicy(nn.Module):
+class NetworkPolicy(nn.Module, ABC):
     """What the kinds of ``Policy`` share; each says how it scores and draws sequences."""
 
     architecture: ClassVar[str]
@@ -35,30 +36,30 @@ class NetworkPolicy(nn.Module):
         return self
 
     @property
-    def vocab_size(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def vocab_size(self) -> int: ...
 
     @property
-    def sequence_length(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def sequence_length(self) -> int: ...
 
     @property
-    def input_size(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def input_size(self) -> int: ...
 
     @classmethod
+    @abstractmethod
     def fresh(cls, sizes: Mapping[str, Any]) -> Self:
         """A network with initial values, drawn from torch's random numbers."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def build(cls, config: Mapping[str, Any]) -> Self:
         """A network of stored sizes whose weights ``fill`` brings; draws no random numbers.
 
         Raises:
             ValidationError: the sizes are not those of such a network.
         """
-        raise NotImplementedError
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a file must hold, by name."""
@@ -68,6 +69,7 @@ class NetworkPolicy(nn.Module):
         """Take over float32 tensors of the names and shapes of ``tensors()``."""
         self.load_state_dict(tensors, assign=True)
 
+    @abstractmethod
     def log_prob(
         self,
         images_GHWC: Tensor,
@@ -77,8 +79,8 @@ class NetworkPolicy(nn.Module):
         recompute: bool = False,
     ) -> TokenLogProbs:
         """See ``Policy.log_prob``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(
         self,
         images_GHWC: Tensor,
@@ -89,7 +91,6 @@ class NetworkPolicy(nn.Module):
         stop_token: int | None = None,
     ) -> Samples:
         """See ``Policy.sample``."""
-        raise NotImplementedError
 
 
 def network_class(kind: str) -> type[NetworkPolicy]:

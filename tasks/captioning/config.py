@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.captioning.codec import End
 from tasks.captioning.vocabulary import STOP
+from tasks.options import read_options
 
 
 class CaptioningConfig(BaseModel):
@@ -17,7 +18,9 @@ class CaptioningConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    vocabulary: Path
+    vocabulary: Path = Field(
+        description="a tokenizer.json, a vocab.txt, or a folder with one of them"
+    )
     """A ``tokenizer.json``, a ``vocab.txt``, or a folder with one of them, such as a model's."""
 
     stop: str = STOP
@@ -48,21 +51,4 @@ def read_config(options: Mapping[str, Any]) -> CaptioningConfig:
     Raises:
         ValueError: one line with key, value and what would be valid.
     """
-    try:
-        return CaptioningConfig.model_validate(dict(options))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "missing":
-            raise ValueError(
-                f"captioning needs the option '{key}': set task_options.{key} to a tokenizer.json, "
-                f"a vocab.txt, or a folder with one of them"
-            ) from None
-        if problem["type"] == "extra_forbidden":
-            raise ValueError(
-                f"unknown captioning option '{key}' = {problem['input']!r}: valid options are "
-                f"{', '.join(CaptioningConfig.model_fields)}"
-            ) from None
-        raise ValueError(
-            f"captioning option '{key}' = {problem['input']!r}: {problem['msg']}"
-        ) from None
+    return read_options(CaptioningConfig, options, task="captioning")

@@ -9,25 +9,23 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from records import Group, Score, TokenTargets, View
+from records import Score, View
 from tasks.colorization.codec import colour_image, grey, in_image, label_maps
 from tasks.colorization.kernel import colour_rewards
 from tasks.colorization.metric import colour_metrics, lightness_psnr, psnr
 from tasks.colorization.reward import HueRange, VividRule, round_to_levels
 from tasks.example import Category, Dataset, Example
 from tasks.images import decode_image
-from tasks.uvim.options import StageOneOptions, read_options, stage_one_artefact
+from tasks.uvim.options import StageOneOptions
+from tasks.uvim.task import StageOneTask
 
-if TYPE_CHECKING:
-    from tasks.uvim.codec import StageOneCodec
-
-SCORE_RULES = ("picture",)
+SCORE_RULE = "picture"
 """One picture per image: there is nothing to rank."""
 
 FOLDER = "pictures"
@@ -45,7 +43,7 @@ class ColorizationOptions(StageOneOptions):
     """Hue over the circle, or over "half" of it as the printed formula reads."""
 
 
-class ColorizationTask:
+class ColorizationTask(StageOneTask[ColorizationOptions]):
     """Codec, reward and metric of colorization; implements ``tasks.task.Task``."""
 
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
@@ -59,63 +57,7 @@ class ColorizationTask:
             ValueError: an option that is unknown or out of range, a stage I that cannot be read
                 or is for other labels.
         """
-        from tasks.uvim.codec import DecodeSettings, open_codec
-
-        self._options = read_options(ColorizationOptions, options, task=self.name)
-        settings = DecodeSettings(
-            dtype=self._options.decode_dtype,
-            batch=self._options.decode_batch,
-            threads=self._options.decode_threads,
-        )
-        self._codec: StageOneCodec = open_codec(self._options.stage_one, settings)
-        if self._codec.config.kind != "colorization":
-            raise ValueError(
-                f"stage I {self._options.stage_one} is for {self._codec.config.kind}: name one "
-                f"for colorization in task_options.stage_one"
-            )
-        self._last: _Decoded | None = None
-
-    @staticmethod
-    def artefacts(options: Mapping[str, Any]) -> Mapping[str, Path]:
-        return stage_one_artefact(options)
-
-    @property
-    def name(self) -> str:
-        return "colorization"
-
-    @property
-    def codec(self) -> StageOneCodec:
-        return self._codec
-
-    @property
-    def vocab_size(self) -> int:
-        return self._codec.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self._codec.sequence_length
-
-    @property
-    def stop_token(self) -> None:
-        """There is none: every position holds a code."""
-        return None
-
-    @property
-    def probe_tokens(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def score_rules(self) -> tuple[str, ...]:
-        return SCORE_RULES
-
-    def describe_vocabulary(self) -> dict[str, Any]:
-        """What each token means, as JSON: a code of the one stage I that made it."""
-        return {
-            "task": self.name,
-            "vocab_size": self.vocab_size,
-            "sequence_length": self.sequence_length,
-            "stage_one": self._codec.digest,
-        }
+        super().__init__("colorization", ColorizationOptions, options, score_rule=SCORE_RULE)
 
     @staticmethod
     def input_images(images_GHW3: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -126,7 +68,7 @@ class ColorizationTask:
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
     ) -> NDArray[np.int32]:
         """The picture seen in the view, encoded by stage I; nothing is drawn from ``rng``."""
-        image = colour_image(example, view, input_size=self._checked(input_size))
+        image = colour_image(example, view, input_size=self._checked_size(input_size))
         return self._codec.encode(label_maps(image), grey(image))
 
     def score(
@@ -140,7 +82,7 @@ class ColorizationTask:
             ValueError: tokens of another shape or vocabulary, or an input of another size than
                 stage I's.
         """
-        self._checked(input_size)
+        self._checked_size(input_size)
         rewards = colour_rewards(
             self._pictures(tokens_ST, example, view, input_size=input_size),
             vivid_rule=self._options.vivid_rule,
@@ -155,11 +97,10 @@ class ColorizationTask:
         self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
     ) -> list[NDArray[np.uint8]]:
         """The picture of each rollout, as large as the example's image [H, W, 3]."""
-        pictures = self._pictures(tokens_ST, example, view, input_size=self._checked(input_size))
+        pictures = self._pictures(
+            tokens_ST, example, view, input_size=self._checked_size(input_size)
+        )
         return [in_image(picture, example, view) for picture in pictures]
-
-    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
-        return None
 
     def predict(
         self,
@@ -176,8 +117,7 @@ class ColorizationTask:
 
         One record: image_id, file_name and "png", the picture as a PNG in base64.
         """
-        if score_rule not in SCORE_RULES:
-            raise ValueError(f"score_rule '{score_rule}' is unknown: choose from {SCORE_RULES}")
+        self._check_rule(score_rule)
         (picture,) = self.decode(tokens_T[None], example, view, input_size=input_size)
         stream = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(picture)).save(stream, format="PNG")
@@ -244,25 +184,12 @@ class ColorizationTask:
         self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
     ) -> NDArray[np.uint8]:
         """Pictures of the view [S, H, W, 3]; those asked for last are kept."""
-        wanted = (example.image_id, view, tokens_ST.shape, tokens_ST.tobytes())
-        if self._last is None or self._last[0] != wanted:
+
+        def decode() -> NDArray[np.uint8]:
             image = colour_image(example, view, input_size=input_size)
-            decoded = self._codec.decode_colours(tokens_ST, grey(image))
-            self._last = (wanted, round_to_levels(decoded))
-        return self._last[1]
+            return round_to_levels(self._codec.decode_colours(tokens_ST, grey(image)))
 
-    def _checked(self, input_size: int) -> int:
-        needed = self._codec.config.input_size
-        if input_size != needed:
-            raise ValueError(
-                f"the policy sees {input_size} x {input_size} pixels but stage I "
-                f"{self._options.stage_one} decodes {needed} x {needed}: set policy.input_size to "
-                f"{needed}, or name another task_options.stage_one"
-            )
-        return input_size
-
-
-_Decoded = tuple[tuple[Any, ...], NDArray[np.uint8]]
+        return self._decoded(tokens_ST, example, view, decode)
 
 
 def _picture_of(record: Mapping[str, Any]) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.detection.reward import (
     MAP_THRESHOLDS,
@@ -13,6 +13,7 @@ from tasks.detection.reward import (
     Aggregate,
     check_thresholds,
 )
+from tasks.options import read_options
 
 RECALL_DEFAULTS: Mapping[str, Any] = {
     "iou_thresholds": RECALL_THRESHOLDS,
@@ -75,15 +76,4 @@ def read_config(options: Mapping[str, Any]) -> DetectionConfig:
     Raises:
         ValueError: one line with key, value and what would be valid.
     """
-    try:
-        return DetectionConfig.model_validate(dict(options))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            raise ValueError(
-                f"unknown detection option '{key}' = {problem['input']!r}: valid options are "
-                f"{', '.join(DetectionConfig.model_fields)}"
-            ) from None
-        subject = f"detection option '{key}' = {problem['input']!r}" if key else "detection options"
-        raise ValueError(f"{subject}: {problem['msg']}") from None
+    return read_options(DetectionConfig, options, task="detection")

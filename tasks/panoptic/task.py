@@ -8,13 +8,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from records import Group, Score, TokenTargets, View
+from records import Score, View
 from tasks.example import Category, Dataset, Example
 from tasks.images import decode_image
 from tasks.panoptic.codec import in_image, label_maps, panoptic_target, segment_ids, segments_of
@@ -29,13 +29,11 @@ from tasks.panoptic.files import (
 )
 from tasks.panoptic.reward import FALSE_POSITIVE_WEIGHT, panoptic_reward_of_two_channels
 from tasks.uvim.config import SEMANTICS
-from tasks.uvim.options import StageOneOptions, read_options, stage_one_artefact
+from tasks.uvim.options import StageOneOptions
+from tasks.uvim.task import StageOneTask
 from tasks.view import view_image
 
-if TYPE_CHECKING:
-    from tasks.uvim.codec import StageOneCodec
-
-SCORE_RULES = ("segments",)
+SCORE_RULE = "segments"
 """Segments do not overlap: there is nothing to rank."""
 
 RESULTS_NAME = "panoptic.json"
@@ -53,7 +51,7 @@ class PanopticOptions(StageOneOptions):
     """Predicted instances that cover no more than this share of the input become void."""
 
 
-class PanopticTask:
+class PanopticTask(StageOneTask[PanopticOptions]):
     """Codec, reward and metric of panoptic segmentation; implements ``tasks.task.Task``."""
 
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
@@ -67,60 +65,15 @@ class PanopticTask:
             ValueError: an option that is unknown or out of range, a stage I that cannot be read
                 or is for other labels or other classes.
         """
-        from tasks.uvim.codec import DecodeSettings, open_codec
-
-        self._options = read_options(PanopticOptions, options, task=self.name)
+        super().__init__("panoptic", PanopticOptions, options, score_rule=SCORE_RULE)
         self._categories = tuple(categories)
         self._is_thing_C = np.array([category.is_thing for category in categories], dtype=bool)
-        settings = DecodeSettings(
-            dtype=self._options.decode_dtype,
-            batch=self._options.decode_batch,
-            threads=self._options.decode_threads,
-        )
-        self._codec: StageOneCodec = open_codec(self._options.stage_one, settings)
-        self._check_stage_one()
-        self._last: _Decoded | None = None
-
-    @staticmethod
-    def artefacts(options: Mapping[str, Any]) -> Mapping[str, Path]:
-        return stage_one_artefact(options)
-
-    @property
-    def name(self) -> str:
-        return "panoptic"
-
-    @property
-    def codec(self) -> StageOneCodec:
-        return self._codec
-
-    @property
-    def vocab_size(self) -> int:
-        return self._codec.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self._codec.sequence_length
-
-    @property
-    def stop_token(self) -> None:
-        """There is none: every position holds a code."""
-        return None
-
-    @property
-    def probe_tokens(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def score_rules(self) -> tuple[str, ...]:
-        return SCORE_RULES
+        self._check_classes()
 
     def describe_vocabulary(self) -> dict[str, Any]:
-        """What each token means, as JSON: a code of the one stage I that made it."""
+        """As that of every stage I, and what classes its maps are of."""
         return {
-            "task": self.name,
-            "vocab_size": self.vocab_size,
-            "sequence_length": self.sequence_length,
-            "stage_one": self._codec.digest,
+            **super().describe_vocabulary(),
             "class_names": [category.name for category in self._categories],
             "is_thing": self._is_thing_C.tolist(),
         }
@@ -129,7 +82,7 @@ class PanopticTask:
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
     ) -> NDArray[np.int32]:
         """The annotation seen in the view, encoded by stage I; nothing is drawn from ``rng``."""
-        labels = label_maps(example, view, input_size=self._checked(input_size))
+        labels = label_maps(example, view, input_size=self._checked_size(input_size))
         return self._codec.encode(labels, _image(example, view, input_size=input_size))
 
     def score(
@@ -144,7 +97,7 @@ class PanopticTask:
             ValueError: tokens of another shape or vocabulary, an input of another size than
                 stage I's, or an example without annotation.
         """
-        target = panoptic_target(example, view, input_size=self._checked(input_size))
+        target = panoptic_target(example, view, input_size=self._checked_size(input_size))
         map_SHW2 = self._maps(tokens_ST, example, view, input_size=input_size)
         reward = panoptic_reward_of_two_channels(
             map_SHW2[..., 0],
@@ -171,11 +124,8 @@ class PanopticTask:
 
         A class is the index of a category + 1; 0 is void, also outside the view.
         """
-        maps_SHW2 = self._maps(tokens_ST, example, view, input_size=self._checked(input_size))
+        maps_SHW2 = self._maps(tokens_ST, example, view, input_size=self._checked_size(input_size))
         return [in_image(map_HW2, example, view) for map_HW2 in maps_SHW2]
-
-    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
-        return None
 
     def predict(
         self,
@@ -193,8 +143,7 @@ class PanopticTask:
         One record: image_id, file_name, segments_info, and "png", the map of segment ids as a
         PNG in base64. The map has the image's own size.
         """
-        if score_rule not in SCORE_RULES:
-            raise ValueError(f"score_rule '{score_rule}' is unknown: choose from {SCORE_RULES}")
+        self._check_rule(score_rule)
         (map_HW2,) = self.decode(tokens_T[None], example, view, input_size=input_size)
         id_HW, category_of = segments_of(map_HW2, is_thing_C=self._is_thing_C)
         category_ids = {i: self._categories[label].id for i, label in category_of.items()}
@@ -256,33 +205,19 @@ class PanopticTask:
         self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
     ) -> NDArray[np.int32]:
         """Maps of the view [S, H, W, 2]; those asked for last are kept."""
-        wanted = (example.image_id, view, tokens_ST.shape, tokens_ST.tobytes())
-        if self._last is None or self._last[0] != wanted:
-            decoded = self._codec.decode_panoptic(
+        return self._decoded(
+            tokens_ST,
+            example,
+            view,
+            lambda: self._codec.decode_panoptic(
                 tokens_ST,
                 _image(example, view, input_size=input_size),
                 min_fraction=self._options.min_fraction,
-            )
-            self._last = (wanted, decoded)
-        return self._last[1]
+            ),
+        )
 
-    def _checked(self, input_size: int) -> int:
-        needed = self._codec.config.input_size
-        if input_size != needed:
-            raise ValueError(
-                f"the policy sees {input_size} x {input_size} pixels but stage I "
-                f"{self._options.stage_one} decodes {needed} x {needed}: set policy.input_size to "
-                f"{needed}, or name another task_options.stage_one"
-            )
-        return input_size
-
-    def _check_stage_one(self) -> None:
+    def _check_classes(self) -> None:
         path, config = self._options.stage_one, self._codec.config
-        if config.kind != "panoptic":
-            raise ValueError(
-                f"stage I {path} is for {config.kind}: name one for panoptic segmentation in "
-                f"task_options.stage_one"
-            )
         num_known = config.outputs[SEMANTICS] - 1
         names = tuple(category.name for category in self._categories)
         if num_known != len(names):
@@ -297,9 +232,6 @@ class PanopticTask:
                 f"stage I {path} calls class {at} '{known[at]}' but the data set '{names[at]}': "
                 f"name one that was trained on this data set's classes"
             )
-
-
-_Decoded = tuple[tuple[Any, ...], NDArray[np.int32]]
 
 
 def _image(example: Example, view: View, *, input_size: int) -> NDArray[np.float32]:

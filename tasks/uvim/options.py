@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
-
-Options = TypeVar("Options", bound="StageOneOptions")
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 
 class StageOneOptions(BaseModel):
@@ -27,29 +25,6 @@ class StageOneOptions(BaseModel):
 
     decode_threads: PositiveInt = 1
     """Threads of one decoding, whatever else the process does."""
-
-
-def read_options(model: type[Options], options: Mapping[str, Any], *, task: str) -> Options:
-    """Validate a task's options.
-
-    Raises:
-        ValueError: one line with key, value and what would be valid.
-    """
-    try:
-        return model.model_validate(dict(options))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            raise ValueError(
-                f"unknown {task} option '{key}' = {problem['input']!r}: valid options are "
-                f"{', '.join(model.model_fields)}"
-            ) from None
-        if problem["type"] == "missing":
-            raise ValueError(f"{task} option '{key}' is missing: set task_options.{key}") from None
-        raise ValueError(
-            f"{task} option '{key}' = {problem['input']!r}: {problem['msg']}"
-        ) from None
 
 
 def stage_one_artefact(options: Mapping[str, Any]) -> dict[str, Path]:

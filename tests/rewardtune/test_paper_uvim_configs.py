@@ -12,8 +12,8 @@ from rewardtune.config import RunConfig
 from rewardtune.config_file import load_config
 from rewardtune.stage_one_config import load_stage_one_config
 from tasks.colorization.task import ColorizationOptions
+from tasks.options import read_options
 from tasks.panoptic.task import PanopticOptions
-from tasks.uvim.options import read_options
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "paper"
 TASKS = ("panoptic", "colorization")

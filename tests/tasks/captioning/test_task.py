@@ -234,7 +234,7 @@ def test_rewards_without_document_frequencies_say_how_to_make_them(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocabulary": None}, "needs the option 'vocabulary'"),
+        ({"vocabulary": None}, "option 'vocabulary' is missing: .* a tokenizer.json"),
         ({"beam": 4}, "unknown captioning option 'beam' = 4: valid options are vocabulary, stop"),
         ({"end": "eos"}, "captioning option 'end' = 'eos'"),
         ({"max_tokens": 1}, "captioning option 'max_tokens' = 1"),
