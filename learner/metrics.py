@@ -20,7 +20,7 @@ _GAUGES = {
     "weights_changed_bytes_ratio": "weights_changed_bytes_ratio",
 }
 """Key of the record, name of the gauge."""
-_PHASES = ("wait", "load", "learn", "publish", "checkpoint", "other")
+_PHASES = ("wait", "load", "learn", "exchange", "publish", "checkpoint", "other")
 
 
 def report_step(

@@ -1,4 +1,9 @@
-"""Where the learner's batches come from: in a cluster, from the job queue by key."""
+"""Where the learner's batches come from: in a cluster, from the job queue by key.
+
+Of a learner of several ranks only the one that holds the term asks the queue, and shares what it
+got. So all learn from the same bytes even if the queue is emptied meanwhile, no results have to be
+kept until everybody has read them, and nobody else hears the bell in its place.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,16 @@ from typing import Protocol
 
 import numpy as np
 
+from learner.ranks import ShardExchange
 from records import Score, ScoredGroup
 from transport.job_queue import JobQueue, QueueUnavailable, Result, Term
-from transport.wire import group_from_bytes, scored_group_from_bytes
+from transport.wire import group_from_bytes, scored_group_from_bytes, scored_group_to_bytes
 
 _BELL_SECONDS = 1.0
 """Longest wait for the bell: a lost one costs this much and no more."""
 _RETRY_SECONDS = 0.2
+_SIZE_BYTES = 4
+"""Of the number that says how many bytes the group after it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,60 @@ class QueueSource:
             self.open(frontier=self._frontier)
         except QueueUnavailable:
             return  # still away: the caller asks again
+
+
+class SharingSource:
+    """Rank 0's: what another source gives, given to the other ranks too."""
+
+    def __init__(self, source: GroupSource, ranks: ShardExchange) -> None:
+        self._source = source
+        self._ranks = ranks
+
+    def collect(self, ordinals: range) -> Collected | None:
+        """Raises:
+        RankLost: another rank is gone: restart all from the checkpoint.
+        """
+        collected = self._source.collect(ordinals)
+        self._ranks.share(b"" if collected is None else batch_to_bytes(collected.scored))
+        return collected
+
+    def consumed(self, *, before: int) -> None:
+        self._source.consumed(before=before)
+
+
+class SharedSource:
+    """The other ranks': what rank 0 shares, when it does."""
+
+    def __init__(self, ranks: ShardExchange) -> None:
+        self._ranks = ranks
+
+    def collect(self, ordinals: range) -> Collected | None:
+        """Raises:
+        RankLost: another rank is gone: restart all from the checkpoint.
+        """
+        data = self._ranks.share(b"")
+        return Collected(batch_from_bytes(data), {}) if data else None
+
+    def consumed(self, *, before: int) -> None:
+        """Rank 0 says so."""
+
+
+def batch_to_bytes(scored: Sequence[ScoredGroup]) -> bytes:
+    """Each group after its size."""
+    bodies = [scored_group_to_bytes(each) for each in scored]
+    return b"".join(len(body).to_bytes(_SIZE_BYTES, "little") + body for body in bodies)
+
+
+def batch_from_bytes(data: bytes) -> list[ScoredGroup]:
+    """Raises ValueError where these are not whole groups."""
+    scored, start = [], 0
+    while start < len(data):
+        body = start + _SIZE_BYTES
+        start = body + int.from_bytes(data[start:body], "little")
+        if not body <= start <= len(data):
+            raise ValueError(f"{len(data)} bytes are no whole batch: they end within a group")
+        scored.append(scored_group_from_bytes(data[body:start]))
+    return scored
 
 
 def scored_group(result: Result) -> ScoredGroup:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
@@ -19,7 +21,11 @@ class ClusterConfig(BaseModel):
     sampler_gpus: NonNegativeFloat = 0.0
     """Of each sampler."""
 
+    learners: PositiveInt = 1
+    """Processes that learn together, each its share of learner.gradient_shards."""
+
     learner_gpus: NonNegativeFloat = 0.0
+    """Of each learner."""
 
     num_reward_workers: int = Field(default=2, ge=0)
     """Actors that score. 0: all of them are outside Ray, which needs ``redis``."""
@@ -37,3 +43,18 @@ class ClusterConfig(BaseModel):
     """First of the ports that processes export metrics on; 0: whichever is free."""
 
     num_metrics_ports: PositiveInt = 100
+
+    def check_learners(self, gradient_shards: int, device: Literal["cpu", "cuda", "auto"]) -> None:
+        """Raises ValueError where so many learners cannot share the work, or a GPU."""
+        if gradient_shards % self.learners:
+            raise ValueError(
+                f"cluster.learners = {self.learners} does not divide learner.gradient_shards = "
+                f"{gradient_shards}: each learner computes as many shards as the others"
+            )
+        shares_gpu = self.learner_gpus % 1 != 0 or (device == "cuda" and self.learner_gpus == 0)
+        if self.learners > 1 and shares_gpu:
+            raise ValueError(
+                f"cluster.learners = {self.learners} with cluster.learner_gpus = "
+                f"{self.learner_gpus:g} would share a GPU, which NCCL refuses: give each learner "
+                "whole ones, or set compute.device to 'cpu'"
+            )

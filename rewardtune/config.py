@@ -25,7 +25,6 @@ from tasks.view import ViewConfig
 
 Mode = Literal["pretrain", "tune"]
 
-
 _OPERATIONS = ("operations", "evaluation", "reward_workers", "cluster")
 """Sections that no weight depends on."""
 
@@ -264,6 +263,7 @@ class RunConfig(Section):
                 f"sampler.num_samples = {num_samples} leaves no rollout for the baseline: set "
                 "sampler.num_samples to 2 or more, or learner.baseline to false"
             )
+        self.cluster.check_learners(learner.gradient_shards, self.compute.device)
         if learner.batch_size % self.sampler.micro_batch:
             raise ValueError(
                 f"learner.batch_size = {learner.batch_size} is not a multiple of "

@@ -14,7 +14,7 @@ from rewardtune.run_log import RunRecords
 _WINDOW = 20
 """Steps of the moving mean."""
 _METRICS = ("map", "ar100")
-_PHASES = ("wait", "sample", "score", "load", "learn", "publish", "checkpoint", "other")
+_PHASES = ("wait", "sample", "score", "load", "learn", "exchange", "publish", "checkpoint", "other")
 
 
 def draw_curves(records: RunRecords, path: Path, *, title: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from rewardtune.config import RunConfig
 from rewardtune.fleet import Hosted
 from rewardtune.pace import pace
+from transport.exposition import Target
 from transport.job_queue import WorkerRecord
 
 
@@ -57,3 +58,16 @@ def told_by_services(
             {**asdict(record), "is_in_ray": record.metrics_address in in_ray} for record in records
         ],
     }
+
+
+def targets_of(
+    others: Sequence[Hosted], records: Sequence[WorkerRecord], *, run: str
+) -> list[Target]:
+    """Who can be scraped: those services, and the reward workers that the queue has heard of."""
+    found = [Target(h.metrics_address, h.kind, run) for h in others if h.metrics_address]
+    found += [
+        Target(record.metrics_address, "reward_worker", run)
+        for record in records
+        if record.metrics_address
+    ]
+    return found

@@ -1,4 +1,4 @@
-"""The services of a run, as processes that may die: start, call, start again, end."""
+"""The services of a run, as processes that may die: start, begin, call, start again, end."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rewardtune.cluster import Call, Cluster, Service
+from rewardtune.cluster import Call, Cluster, Service, ServiceDied
+from rewardtune.learner_rank import LearnerRankHost
 from rewardtune.reward_worker_host import RewardWorkerHost
 from rewardtune.run_log import RunLog
 from rewardtune.services import EvaluatorHost, LearnerHost, SamplerHost
+from transport.job_queue import QueueUnavailable
 from transport.telemetry import Meter
+from transport.weight_store import WeightsUnavailable
 
 _HOSTS: Mapping[str, type[Any]] = {
     "learner": LearnerHost,
+    "learner_rank": LearnerRankHost,
     "sampler": SamplerHost,
     "evaluator": EvaluatorHost,
     "reward_worker": RewardWorkerHost,
@@ -31,6 +35,7 @@ class Placement:
     """How many of each service, what each asks of the cluster, and what all are told."""
 
     settings: str
+    num_learners: int
     num_samplers: int
     num_reward_workers: int
     num_cpus: Mapping[str, int]
@@ -39,7 +44,7 @@ class Placement:
     """By kind."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Hosted:
     """A service, the kind it is, and how it fares."""
 
@@ -65,7 +70,10 @@ class Hosted:
 
 
 class Fleet:
-    """Starts services and remembers what each call that is on its way leads to."""
+    """Starts services and remembers what each call that is on its way leads to.
+
+    The first error that no restart mends is ``failure``: the run is over.
+    """
 
     def __init__(
         self, cluster: Cluster, placement: Placement, *, log: RunLog, meter: Meter
@@ -75,30 +83,48 @@ class Fleet:
         self._log = log
         self._meter = meter
         self._calls: dict[Call, Callable[[Call], object]] = {}
+        self.failure: Exception | None = None
+        self.is_ending = False
+        """Nobody draws or scores any more: who did, and died, is not started again."""
 
     def start(self, name: str, kind: str) -> Hosted:
         return Hosted(self._new(name, kind), kind)
 
-    def restart(self, hosted: Hosted, error: Exception) -> None:
-        """Start a service again that died.
+    def fail(self, error: Exception) -> None:
+        """The run cannot go on."""
+        self.failure = self.failure or error
 
-        Raises:
-            RunFailed: it has died too often without doing anything.
-        """
+    def begin(self, hosted: Hosted, then: Callable[[], None]) -> None:
+        """Call a service's ``begin`` until it has begun."""
+        self.call(hosted, "begin", lambda call: self._on_begun(call, hosted, then))
+
+    def revive(self, hosted: Hosted, error: Exception) -> bool:
+        """Start a service again that died; False if that is no use any more, or in vain."""
+        if self.is_ending and hosted.kind in ("sampler", "reward_worker"):
+            return False
         hosted.deaths_in_a_row += 1
-        hosted.is_idle = False
         name = hosted.service.name
         if hosted.deaths_in_a_row > _MAX_DEATHS:
-            raise RunFailed(
-                f"{name} died {hosted.deaths_in_a_row} times without doing anything in between, "
-                f"last: {error}"
+            hosted.is_idle = False
+            self.fail(
+                RunFailed(
+                    f"{name} died {hosted.deaths_in_a_row} times without doing anything in "
+                    f"between, last: {error}"
+                )
             )
-        # It may only have been cut off; two of it would be one too many.
-        self.kill(hosted)
-        hosted.restarts += 1
+            return False
         self._meter.count("service_restarts_total", service=hosted.kind)
         self._log.message(f"{name} died and is started again: {first_line(error)}")
-        hosted.service, hosted.pid = self._new(name, hosted.kind), 0
+        self.replace(hosted)
+        return True
+
+    def replace(self, hosted: Hosted) -> None:
+        """Start a service afresh, in another process."""
+        # It may only have been cut off; two of it would be one too many.
+        self.kill(hosted)
+        hosted.is_idle = False
+        hosted.restarts += 1
+        hosted.service, hosted.pid = self._new(hosted.service.name, hosted.kind), 0
 
     def call(
         self, hosted: Hosted, method: str, then: Callable[[Call], object], *arguments: Any
@@ -128,6 +154,20 @@ class Fleet:
         for hosted in services:
             if hosted is not None:
                 self.kill(hosted)
+
+    def _on_begun(self, call: Call, hosted: Hosted, then: Callable[[], None]) -> None:
+        try:
+            hosted.tell(self.result(call))
+        except ServiceDied as error:
+            if self.revive(hosted, error):
+                self.begin(hosted, then)
+        except (QueueUnavailable, WeightsUnavailable) as error:
+            self._log.message(f"{hosted.service.name} cannot begin yet: {first_line(error)}")
+            self.begin(hosted, then)
+        except Exception as error:
+            self.fail(error)
+        else:
+            then()
 
     def _new(self, name: str, kind: str) -> Service:
         return self._cluster.start(

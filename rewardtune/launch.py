@@ -140,10 +140,15 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
         queue=queue,
         placement=Placement(
             settings=shared.model_dump_json(),
+            num_learners=settings.learners,
             num_samplers=settings.num_samplers,
             num_reward_workers=settings.num_reward_workers,
             num_cpus=_num_cpus(config),
-            num_gpus={"learner": settings.learner_gpus, "sampler": settings.sampler_gpus},
+            num_gpus={
+                "learner": settings.learner_gpus,
+                "learner_rank": settings.learner_gpus,
+                "sampler": settings.sampler_gpus,
+            },
         ),
         meter=exposed.meter,
     )
@@ -275,6 +280,7 @@ def _num_cpus(config: RunConfig) -> dict[str, int]:
     workers = config.reward_workers
     return {
         "learner": config.compute.threads,
+        "learner_rank": config.compute.threads,
         "sampler": config.compute.threads,
         "evaluator": config.compute.threads,
         "reward_worker": workers.num_scorers * workers.threads,

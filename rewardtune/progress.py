@@ -33,6 +33,7 @@ _PHASES = {
     "score": "magenta",
     "load": "blue",
     "learn": "green",
+    "exchange": "bright_green",
     "publish": "yellow",
     "checkpoint": "bright_black",
     "other": "white",

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from learner.checkpoint import prune, save_checkpoint
+from learner.checkpoint import Checkpoint, prune, save_checkpoint
 from learner.learner import Learner
 from policies.policy_file import save_policy
 from policies.weights import unpack_tensor
@@ -68,15 +68,20 @@ def restore_run(run: RunDirectory, loop: Loop) -> None:
     checkpoint = run.checkpoint
     if checkpoint is None:
         return
-    files = checkpoint.files
-    loop.learner.restore(files["weights"], files["optimizer"], checkpoint.state["ledger"])
+    restore_learner(checkpoint, loop.learner)
     loop.restore(
         {
             int(name.removeprefix(_BEHAVIOUR)): _packed(tensors)
-            for name, tensors in files.items()
+            for name, tensors in checkpoint.files.items()
             if name.startswith(_BEHAVIOUR)
         }
     )
+
+
+def restore_learner(checkpoint: Checkpoint, learner: Learner) -> None:
+    """Weights, optimizer and ledger: all that a rank that does not publish needs."""
+    files = checkpoint.files
+    learner.restore(files["weights"], files["optimizer"], checkpoint.state["ledger"])
 
 
 def write_policy(parts: Parts, path: Path, *, step: int) -> None:

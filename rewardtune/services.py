@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from learner.metrics import report_step
-from learner.source import QueueSource
+from learner.ranks import MeetingPoint, ShardExchange, TorchRanks
+from learner.source import GroupSource, QueueSource, SharingSource
 from policies.policy_file import load_policy
 from records import Published
 from rewardtune.assembly import Parts, assemble, build_sampler
@@ -45,10 +46,11 @@ class LearnerHost:
         self._settings = ServiceSettings.model_validate_json(settings)
 
     def begin(self) -> dict[str, Any]:
-        """Claim a term, restore, publish what samplers need.
+        """Claim a term, find what to start from.
 
         Returns:
-            term, version, pid, metrics_address, messages; candidate: a policy to measure, or None.
+            term, pid, metrics_address, messages; checkpoint: folder to start from, or None;
+            address: where other ranks meet this one, None if there are none.
         """
         messages: list[str] = []
         self._parts = assemble(self._settings.config)
@@ -67,28 +69,69 @@ class LearnerHost:
             spec=self._settings.spec.encode(),
             capacity=(config.depth + 1) * config.learner.batch_size,
         )
-        source = QueueSource(queue, term, patience_seconds=_PATIENCE_SECONDS)
-        self._loop = TuningLoop(self._parts, term=term.number, store=store, source=source)
+        self._source = QueueSource(queue, term, patience_seconds=_PATIENCE_SECONDS)
+        self._store = store
+        self._meeting = MeetingPoint(config.cluster.bind) if config.cluster.learners > 1 else None
+        found = self._run.checkpoint
+        return {
+            "term": term.number,
+            "pid": os.getpid(),
+            "metrics_address": self._exposed.address,
+            "messages": messages,
+            "checkpoint": None if found is None else str(found.path),
+            "address": self._meeting_address,
+        }
+
+    def join(self) -> dict[str, Any]:
+        """Meet the other ranks if there are any, restore, publish what samplers need.
+
+        Returns:
+            version; candidate: a policy to measure, or None.
+
+        Raises:
+            RankLost: not all ranks came.
+        """
         with unhurried():
             if self._run.checkpoint is None:
                 self._loop.restore({})
             else:
                 restore_run(self._run, self._loop)
-            source.open(frontier=self._loop.learner.ledger.next_ordinals.start)
+            self._source.open(frontier=self._loop.learner.ledger.next_ordinals.start)
         self._saved = self.version if self._run.checkpoint else None
         self._began = time.perf_counter()
         meter = self._exposed.meter
-        meter.set("term", term.number)
+        meter.set("term", self._run.term)
         meter.set("policy_version", self.version)
         meter.set("checkpoint_timestamp_seconds", time.time())
         return {
-            "term": term.number,
             "version": self.version,
-            "pid": os.getpid(),
-            "metrics_address": self._exposed.address,
-            "messages": messages,
             "candidate": self._candidate() if self._run.checkpoint is None else None,
         }
+
+    @functools.cached_property
+    def _loop(self) -> TuningLoop:
+        # Once: ranks meet once, however often it takes to publish.
+        ranks: ShardExchange | None = None
+        source: GroupSource = self._source
+        if self._meeting_address is not None:
+            ranks = TorchRanks(
+                rank=0,
+                num_ranks=self._parts.config.cluster.learners,
+                address=self._meeting_address,
+                device=self._parts.device,
+                listener=self._meeting,
+            )
+            source = SharingSource(source, ranks)
+        return TuningLoop(
+            self._parts, term=self._run.term, store=self._store, source=source, ranks=ranks
+        )
+
+    @property
+    def _meeting_address(self) -> str | None:
+        if self._meeting is None:
+            return None
+        # Where the others reach this process, they reach its metrics.
+        return f"{self._exposed.address.rpartition(':')[0]}:{self._meeting.port}"
 
     @functools.cached_property
     def _exposed(self) -> Exposed:

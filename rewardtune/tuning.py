@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from learner.learner import Learner, StepReport
+from learner.ranks import LocalShards, ShardExchange
 from learner.source import GroupSource
 from policies.canary import canary_tokens, measure_canary
 from policies.policy import Policy
@@ -33,20 +35,27 @@ _CANARY_GROUPS = 4
 class TuningLoop:
     """Collects a batch, learns from it, publishes: step by step."""
 
-    def __init__(self, parts: Parts, *, term: int, store: WeightStore, source: GroupSource) -> None:
-        """Start with the policy as it is; ``restore`` publishes it."""
-        config = parts.config
-        self.learner = Learner(
-            parts.policy,
-            config.learner,
-            task=parts.task,
-            weighs_importance=config.weighs_importance,
-        )
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        term: int,
+        store: WeightStore,
+        source: GroupSource,
+        ranks: ShardExchange | None = None,
+    ) -> None:
+        """Start with the policy as it is; ``restore`` publishes it.
+
+        Args:
+            ranks: who else learns; None: nobody.
+        """
+        self._ranks = LocalShards() if ranks is None else ranks
+        self.learner = tuning_learner(parts, self._ranks)
         self._parts = parts
         self._term = term
         self._store = store
         self._source = source
-        self._dtype = getattr(torch, config.sampler.dtype)
+        self._dtype = getattr(torch, parts.config.sampler.dtype)
         self._older: dict[int, WeightBuffer] = {}
         self._canary_policy: Policy | None = None
 
@@ -62,7 +71,12 @@ class TuningLoop:
         return {v: w for v, w in self._older.items() if now - self._parts.config.depth <= v < now}
 
     def step(self) -> tuple[StepReport, dict[str, float]] | None:
-        """Consume one batch; None if it is not complete yet."""
+        """Consume one batch; None if it is not complete yet.
+
+        Raises:
+            RankLost: another rank is gone: restart all from the checkpoint.
+        """
+        exchanged = self._ranks.seconds
         collected = self._source.collect(self.learner.ledger.next_ordinals)
         if collected is None:
             # It may be late because a sampler misses weights that their store has lost.
@@ -72,22 +86,20 @@ class TuningLoop:
         scored = collected.scored
         started = time.perf_counter()
         version = self.learner.policy_version
-        images_GHWC = images_in_view(
-            self._parts.train,
-            [(scored[row].group.example, scored[row].group.view) for row in self.learner.own_rows],
-            task=self._parts.task,
-            input_size=self._parts.policy.input_size,
-        )
+        shared = self._ranks.seconds
+        images_GHWC = own_images(self._parts, self.learner, scored)
         loaded = time.perf_counter()
-        report = self.learner.reinforce(scored, torch.from_numpy(images_GHWC))
+        report = self.learner.reinforce(scored, images_GHWC)
         learned = time.perf_counter()
+        reduced = self._ranks.seconds
         published = self._publish()
         self._source.consumed(before=self.learner.ledger.next_ordinals.start)
         staleness = version - min(s.group.published.policy_version for s in scored)
         return report, {
             **collected.seconds,
             "seconds_load": loaded - started,
-            "seconds_learn": learned - loaded,
+            "seconds_learn": learned - loaded - (reduced - shared),
+            **({"seconds_exchange": reduced - exchanged} if reduced else {}),
             "seconds_publish": time.perf_counter() - learned,
             "staleness": float(staleness),
             **published,
@@ -135,6 +147,29 @@ class TuningLoop:
             torch.from_numpy(images_GHWC),
             canary_tokens(policy, num_groups=_CANARY_GROUPS),
         )
+
+
+def tuning_learner(parts: Parts, ranks: ShardExchange) -> Learner:
+    """One rank's, with the policy as it is."""
+    return Learner(
+        parts.policy,
+        parts.config.learner,
+        task=parts.task,
+        weighs_importance=parts.config.weighs_importance,
+        ranks=ranks,
+    )
+
+
+def own_images(parts: Parts, learner: Learner, scored: Sequence[ScoredGroup]) -> Tensor:
+    """Pictures [G, H, W, 3] of those groups of a batch that this rank trains on."""
+    return torch.from_numpy(
+        images_in_view(
+            parts.train,
+            [(scored[row].group.example, scored[row].group.view) for row in learner.own_rows],
+            task=parts.task,
+            input_size=parts.policy.input_size,
+        )
+    )
 
 
 def reward_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:

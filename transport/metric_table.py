@@ -30,6 +30,8 @@ class Role(StrEnum):
 
     DRIVER = "driver"
     LEARNER = "learner"
+    LEARNER_RANK = "learner_rank"
+    """One that computes with the learner: what both would count, the learner counts."""
     SAMPLER = "sampler"
     REWARD_WORKER = "reward_worker"
     EVALUATOR = "evaluator"
@@ -85,7 +87,7 @@ _FAILURES = ("exception", "crash", "timeout", "invalid")
 _WORKER_STATES = ("starting", "ready", "refused", "draining")
 
 _EVERYONE = tuple(Role)
-_TORCH = (Role.LEARNER, Role.SAMPLER, Role.EVALUATOR)
+_TORCH = (Role.LEARNER, Role.LEARNER_RANK, Role.SAMPLER, Role.EVALUATOR)
 _DRIVER = (Role.DRIVER,)
 _LEARNER = (Role.LEARNER,)
 _SAMPLER = (Role.SAMPLER,)
@@ -219,7 +221,7 @@ _ALL = (
         Kind.COUNTER,
         "Where the learner's time went.",
         _LEARNER,
-        labels={"phase": ("wait", "load", "learn", "publish", "checkpoint", "other")},
+        labels={"phase": ("wait", "load", "learn", "exchange", "publish", "checkpoint", "other")},
     ),
     Metric(
         "groups_total",

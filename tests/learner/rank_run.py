@@ -1,7 +1,8 @@
 """One rank of a learner on made groups; a process of its own in test_ranks.py.
 
-``python -m tests.learner.rank_run RANK NUM_RANKS PORT FATE STEP [TIMEOUT]`` prints one JSON line
-per step. FATE befalls the last rank before STEP: none, killed, stopped.
+``python -m tests.learner.rank_run RANK NUM_RANKS FATE STEP TIMEOUT`` prints the port that it
+listens at (0: none), is told that of rank 0, and prints one JSON line per step. FATE befalls the
+last rank before STEP: none, killed, stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from learner.config import AdafactorConfig, LearnerConfig
 from learner.learner import Learner
-from learner.ranks import LocalShards, RankLost, ShardExchange, TorchRanks
+from learner.ranks import LocalShards, MeetingPoint, RankLost, ShardExchange, TorchRanks
 from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from records import Group, Published, Score, ScoredGroup, View
 from tasks.detection.task import DetectionTask
@@ -120,23 +121,35 @@ def alone(num_shards: int = 2) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    rank, num_ranks, port = (int(word) for word in sys.argv[1:4])
-    fate, fatal_step = sys.argv[4], int(sys.argv[5])
+    rank, num_ranks = (int(word) for word in sys.argv[1:3])
+    fate, fatal_step = sys.argv[3], int(sys.argv[4])
     torch.set_num_threads(1)
+    meeting = MeetingPoint("127.0.0.1") if rank == 0 else None
+    print(0 if meeting is None else meeting.port, flush=True)
+    port = int(sys.stdin.readline())
     try:
         ranks = TorchRanks(
             rank=rank,
             num_ranks=num_ranks,
             address=f"127.0.0.1:{port}",
             device=torch.device("cpu"),
-            timeout_seconds=float(sys.argv[6]),
+            listener=meeting,
+            timeout_seconds=float(sys.argv[5]),
         )
         learner = made_learner(ranks)
         for step in range(NUM_STEPS):
             if fate != "none" and step == fatal_step and rank == num_ranks - 1:
                 os.kill(os.getpid(), signal.SIGKILL if fate == "killed" else signal.SIGSTOP)
             print(json.dumps(take_step(learner, step)), flush=True)
-        print(json.dumps({"decided": ranks.decide(10 + rank)}), flush=True)
+        told = {
+            "decided": ranks.decide(10 + rank),
+            "shared": [
+                ranks.share(b"%d" % rank).decode(),
+                ranks.share(b"" if rank == 0 else b"1").decode(),
+            ],
+            "has_waited": ranks.seconds > 0.0,
+        }
+        print(json.dumps(told), flush=True)
         ranks.close()
     except RankLost as error:
         print(json.dumps({"lost": str(error)}), flush=True)

@@ -21,33 +21,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner import ranks
-from learner.ranks import LocalShards, RankLost, TorchRanks
+from learner.ranks import LocalShards, MeetingPoint, RankLost, TorchRanks
 from tests.learner import rank_run
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
 def started(
     num_ranks: int, *, fate: str = "none", step: int = 0, timeout_seconds: float = 60.0
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    port = free_port()
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.learner.rank_run", str(rank), str(num_ranks)),
-                *(str(port), fate, str(step), str(timeout_seconds)),
+                *(fate, str(step), str(timeout_seconds)),
             ],
             cwd=ROOT,
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -55,6 +48,12 @@ def started(
         for rank in range(num_ranks)
     ]
     try:
+        # Once all are there: the time that they take to start is none of the group's.
+        port, *_ = [process.stdout.readline() for process in processes if process.stdout]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(port)
+            process.stdin.flush()
         yield processes
     finally:
         for process in processes:
@@ -93,7 +92,7 @@ def test_two_ranks_give_the_bytes_of_one(alone: list[dict[str, Any]]) -> None:
         found = [lines(process) for process in processes]
     for rank, (*steps, last) in enumerate(found):
         assert steps == alone, f"rank {rank}"
-        assert last == {"decided": 10}
+        assert last == {"decided": 10, "shared": ["0", ""], "has_waited": True}
 
 
 @pytest.mark.parametrize(("fate", "timeout_seconds"), [("killed", 30.0), ("stopped", 2.0)])
@@ -110,12 +109,14 @@ def test_when_a_rank_is_lost_the_others_say_so_in_time(
 
 def test_a_rank_that_never_comes_is_lost() -> None:
     begun = time.monotonic()
+    meeting = MeetingPoint("127.0.0.1")
     with pytest.raises(RankLost, match=r"rank 0 of 2 did not meet the others at 127\.0\.0\.1"):
         TorchRanks(
             rank=0,
             num_ranks=2,
-            address=f"127.0.0.1:{free_port()}",
+            address=f"127.0.0.1:{meeting.port}",
             device=torch.device("cpu"),
+            listener=meeting,
             timeout_seconds=1.0,
         )
     assert time.monotonic() - begun < 20
@@ -128,6 +129,15 @@ def test_a_rank_needs_the_pictures_of_its_own_rows_alone() -> None:
     with pytest.raises(ValueError, match=r"rows 0\.\.7 of the batch .* 8 pictures, got 4"):
         learner.reinforce(scored, images_GHWC[:4])
     assert learner.policy_version == 0
+
+
+def test_a_meeting_point_listens_on_its_own_interface_and_no_other() -> None:
+    meeting = MeetingPoint("127.0.0.1")
+    with socket.create_connection(("127.0.0.1", meeting.port), timeout=5):
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", meeting.port), timeout=5)
+    meeting.close()
 
 
 @given(st.lists(st.integers(0, 40), max_size=12))

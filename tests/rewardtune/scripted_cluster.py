@@ -58,6 +58,8 @@ class ScriptedCluster:
     """Term, policy version and first ordinal of each draw that was tried."""
     taken: list[int] = field(default_factory=list)
     """Versions that steps led to, those taken again included."""
+    started_from: list[str | None] = field(default_factory=list)
+    """Checkpoints that ranks were told to start from."""
     num_calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     num_scored: int = 0
     evaluations_may_end: threading.Event = field(default_factory=threading.Event)
@@ -117,8 +119,15 @@ class ScriptedCluster:
         match call.service.kind, call.method:
             case "Learner", "begin":
                 call.answer = self._begin()
+            case "Learner", "join":
+                call.answer = self._join()
             case "Learner", "step":
                 call.answer = self._step()
+            case "LearnerRank", "begin":
+                self.started_from.append(arguments[0])
+                call.answer = {"pid": os.getpid(), "metrics_address": call.service.name}
+            case "LearnerRank", "join":
+                assert arguments[1] == self._meeting_address
             case "Learner", "save" | "finish":
                 self.saved = self.version
             case _, "begin":
@@ -146,17 +155,28 @@ class ScriptedCluster:
 
     def _begin(self) -> dict[str, Any]:
         self._term += 1
+        return {
+            "term": self._term,
+            "pid": os.getpid(),
+            "metrics_address": "",
+            "messages": [],
+            "checkpoint": f"checkpoint-{self.saved}" if self.saved else None,
+            "address": self._meeting_address,
+        }
+
+    @property
+    def _meeting_address(self) -> str:
+        """Another one for each start, as ranks of an earlier one must not come."""
+        return f"learner:{self._term}"
+
+    def _join(self) -> dict[str, Any]:
         self.version = self.saved
         batch_size = self.config.learner.batch_size
         capacity = (self.config.depth + 1) * batch_size
         term = Term(self._term, b"spec", capacity)
         self.queue.open_term(term, frontier=self.version * batch_size)
         return {
-            "term": self._term,
             "version": self.version,
-            "pid": os.getpid(),
-            "metrics_address": "",
-            "messages": [],
             "candidate": None if self.saved else self._candidate(),
         }
 

@@ -34,9 +34,7 @@ def test_caption_facts_hold_captions_against_their_own_scenes(tmp_path: Path) ->
     demo = DEMOS["captioning"]
     write_digits(tmp_path / "digits", num_scenes={"validation": 20}, style=demo.style)
     scenes = open_dataset(tmp_path / "digits" / "validation")
-    records = [
-        {"image_id": example.image_id, "caption": example.captions[2]} for example in scenes
-    ]
+    records = [{"image_id": example.image_id, "caption": example.captions[2]} for example in scenes]
     true = caption_facts(records[::-1], scenes)
     assert set(true.values()) == {1.0}
     assert set(true) < set(demo.figures.values())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from learner.ranks import RankLost
 from rewardtune import driver as driver_module
 from rewardtune.cluster import ServiceDied
 from rewardtune.driver import Driver
@@ -17,6 +18,7 @@ from tests.rewardtune.scripted_cluster import Fault, ScriptedCluster
 from tests.rewardtune.tiny_run import tiny_tune
 from transport.job_queue import QueueUnavailable
 from transport.memory_queue import MemoryJobQueue
+from transport.metric_table import Role
 from transport.term import StaleTerm
 from transport.weight_store import DamagedWeights, WeightsNotFound, WeightsUnavailable
 
@@ -72,6 +74,7 @@ class _Run:
             queue=self.queue,
             placement=Placement(
                 settings="",
+                num_learners=config.cluster.learners,
                 num_samplers=2,
                 num_reward_workers=num_workers,
                 num_cpus={},
@@ -167,10 +170,13 @@ def test_a_service_that_meets_no_queue_at_its_start_begins_later(tmp_path: Path)
     run = _Run(tmp_path)
 
     def away(service: str, method: str, number: int) -> Exception | None:
-        return QueueUnavailable("away") if method == "begin" and number <= 2 else None
+        is_away = method in ("begin", "join") and number <= 2
+        return QueueUnavailable("away") if is_away else None
 
     assert run.go(away).is_finished
-    assert len([m for m in run.log.messages if "cannot begin yet: away" in m]) == 5 * 2
+    # The learner says so for each of its two calls.
+    assert len([m for m in run.log.messages if "cannot begin yet: away" in m]) == 6 * 2
+    assert run.driver.status()["term"] == 0
 
 
 def test_the_learner_goes_on_from_its_checkpoint_in_another_term(tmp_path: Path) -> None:
@@ -183,6 +189,89 @@ def test_the_learner_goes_on_from_its_checkpoint_in_another_term(tmp_path: Path)
     # From the checkpoint on, as far as the depth had let the dead one's term come.
     assert drawn_twice == set(range(2 * BATCH, 5 * BATCH, MICRO))
     assert len({draw[1:] for draw in run.cluster.drawn}) == NUM_STEPS * BATCH // MICRO
+
+
+GROUP: dict[str, Any] = {"learner": {"gradient_shards": 2}, "cluster": {"learners": 2}}
+
+
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [
+        ("begin", ServiceDied("killed")),
+        ("join", ServiceDied("killed")),
+        ("join", RankLost("did not meet the others")),
+        ("step", ServiceDied("killed")),
+        ("step", RankLost("waited 60 s in vain")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+@pytest.mark.parametrize("name", ["learner", "learner-1"])
+def test_when_a_rank_is_gone_all_start_again_from_the_checkpoint(
+    tmp_path: Path, name: str, method: str, error: Exception
+) -> None:
+    run = _Run(tmp_path, operations={"checkpoint_every": 2}, **GROUP)
+    number = 4 if method == "step" else 1
+    assert run.go(once(name, method, error, number=number)).is_finished
+    status = run.driver.status()
+    assert status["term"] == (0 if (name, method) == ("learner", "begin") else 1)
+    assert run.log.steps[-1] == NUM_STEPS
+    # One restart of the learner, of which each rank is a new process.
+    ranks = [s for s in run.cluster.services if s.kind in ("Learner", "LearnerRank")]
+    assert [s.name for s in ranks] == ["learner", "learner-1"] * 2
+    messages = [m for m in run.log.messages if "started again" in m]
+    assert len(messages) == 1 and messages[0].startswith("learner died and is started again: ")
+    assert str(error) in messages[0]
+    assert ("learner-1: " in messages[0]) == (name == "learner-1")
+    # The learner itself may have taken its step before another rank was found to be gone.
+    assert run.cluster.taken == sorted(run.cluster.taken) or method == "step"
+    assert run.cluster.started_from[-1] == ("checkpoint-2" if method == "step" else None)
+
+
+def test_ranks_of_an_earlier_start_say_nothing_any_more(tmp_path: Path) -> None:
+    run = _Run(tmp_path, **GROUP)
+
+    def both(service: str, method: str, number: int) -> Exception | None:
+        if method != "step" or number != 3:
+            return None
+        return RankLost("rank 0 lost another") if service == "learner" else ServiceDied("killed")
+
+    assert run.go(both).is_finished
+    assert run.driver.status()["term"] == 1
+    assert len([m for m in run.log.messages if "started again" in m]) == 1
+
+
+def test_a_rank_that_always_dies_ends_the_run(tmp_path: Path) -> None:
+    run = _Run(tmp_path, **GROUP)
+
+    def always(service: str, method: str, number: int) -> Exception | None:
+        is_it = service == "learner-1" and method == "step"
+        return ServiceDied("out of memory") if is_it else None
+
+    with pytest.raises(RunFailed, match=r"learner died 6 times .* learner-1: out of memory"):
+        run.go(always)
+    assert run.cluster.num_alive == 0
+
+
+def test_an_error_of_a_rank_ends_the_run(tmp_path: Path) -> None:
+    run = _Run(tmp_path, **GROUP)
+    with pytest.raises(ValueError, match="no such image"):
+        run.go(once("learner-1", "step", ValueError("no such image")))
+    assert run.cluster.num_alive == 0
+
+
+def test_ranks_are_listed_and_scraped_each_as_what_it_is(tmp_path: Path) -> None:
+    run = _Run(tmp_path, **GROUP)
+    seen: list[tuple[str, str]] = []
+    roles: set[str] = set()
+
+    def look(step: int) -> None:
+        seen[:] = [(s["name"], s["kind"]) for s in run.driver.status()["services"]]
+        roles.update(target.role for target in run.driver.targets())
+
+    run.log.on_step = look
+    assert run.go().is_finished
+    assert seen[:2] == [("learner", "learner"), ("learner-1", "learner_rank")]
+    assert "learner_rank" in roles <= set(Role)
 
 
 def test_a_step_that_could_not_be_published_is_taken_again(tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +26,8 @@ from rewardtune.local import pretrain, tune
 from rewardtune.run_directory import RunDirectory
 from rewardtune.run_state import save_run
 from rewardtune.tuning import TuningLoop
-from tests.rewardtune.tiny_run import (
-    SILENT,
-    tiny_config,
-    tiny_tune,
-    weight_digest,
-    write_tiny_digits,
-)
+from tests.rewardtune.ray_run import DriverLog, config_of, final_state
+from tests.rewardtune.tiny_run import SILENT, tiny_config, weight_digest, write_tiny_digits
 from transport.connect import connect_queue, connect_weights
 from transport.job_queue import DeadLetter, Term
 from transport.term import StaleTerm
@@ -60,52 +53,6 @@ def _actors_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-class _Log:
-    """Calls a function after each step, in the driver's thread."""
-
-    def __init__(self, on_step: Callable[[Driver, int], None] = lambda driver, step: None) -> None:
-        self.messages: list[str] = []
-        self.steps: list[int] = []
-        self.driver: Driver | None = None
-        self._on_step = on_step
-
-    def take(self, driver: Driver) -> None:
-        self.driver = driver
-
-    def step(self, record: Mapping[str, float]) -> None:
-        self.steps.append(int(record["step"]))
-        assert self.driver is not None
-        self._on_step(self.driver, int(record["step"]))
-
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None: ...
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def close(self) -> None: ...
-
-
-def config_of(
-    data: Path, pretrained: Path, directory: Path, *, num_each: int = 1, **changes: Any
-) -> RunConfig:
-    """Without a holdout set: an evaluator would be one more process to wait for."""
-    cluster = {
-        "num_samplers": num_each,
-        "num_reward_workers": num_each,
-        "lease_seconds": 2,
-        "metrics_port": 0,
-    }
-    defaults = {"compute": {"threads": 1}, "cluster": cluster, "learner": {"num_steps": 12}}
-    config = tiny_tune(data, pretrained, directory, **{**defaults, **changes})
-    return config.model_copy(update={"data": config.data.model_copy(update={"holdout": None})})
-
-
-def final_state(directory: Path) -> dict[str, Any]:
-    newest = max(directory.glob("checkpoints/checkpoint-*"))
-    state: dict[str, Any] = json.loads((newest / "state.json").read_text())
-    return state
-
-
 def test_a_sampler_a_reward_worker_and_the_learner_are_killed_and_nothing_shows(
     data: Path, pretrained: Path, tmp_path: Path, ray_session: None
 ) -> None:
@@ -120,7 +67,7 @@ def test_a_sampler_a_reward_worker_and_the_learner_are_killed_and_nothing_shows(
             a_learner_of_an_earlier_term_can_do_no_harm(config)
 
     undisturbed = tune(config_of(data, pretrained, tmp_path / "local"), SILENT)
-    log = _Log(kill)
+    log = DriverLog(kill)
     result = tune_on_ray(config, log, on_driver=log.take)
     assert result.is_finished
     assert victims == {}
@@ -174,7 +121,7 @@ def test_a_directory_that_cannot_be_gone_on_with_is_refused_before_anything_star
         state.write_text("{}")
     changes = {"seed": 6} if damage == "another seed" else {}
     before = sorted(directory.rglob("*"))
-    log = _Log()
+    log = DriverLog()
     with pytest.raises(error, match=said):
         tune_on_ray(
             config_of(data, pretrained, directory, learner={"num_steps": 2}, **changes),
@@ -195,7 +142,7 @@ def test_a_run_that_was_drained_goes_on_to_the_same_weights(
     short: dict[str, Any] = {"depth": 0, "learner": {"num_steps": 8}}
     undisturbed = tune(config_of(data, pretrained, tmp_path / "local", **short), SILENT)
     config = config_of(data, pretrained, tmp_path / "drained", **short)
-    first, second = _Log(drain), _Log()
+    first, second = DriverLog(drain), DriverLog()
     assert not tune_on_ray(config, first, on_driver=first.take).is_finished
     assert tune_on_ray(config, second, on_driver=second.take).is_finished
     assert first.steps[-1] < second.steps[0] == first.steps[-1] + 1
@@ -224,7 +171,7 @@ def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
         if step == 4:
             letters.extend(driver.dead_letters())
 
-    log = _Log(look)
+    log = DriverLog(look)
     assert tune_on_ray(config, log, on_driver=log.take).is_finished
     ledger = Ledger.from_state(final_state(tmp_path / "run")["ledger"])
     order = data_order(assemble(config))
@@ -266,7 +213,7 @@ def test_a_custom_reward_that_fails_on_one_image_gives_the_weights_of_a_run_in_o
         if step == 4:
             letters.extend(driver.dead_letters())
 
-    log = _Log(look)
+    log = DriverLog(look)
     assert tune_on_ray(config, log, on_driver=log.take).is_finished
     ledger = final_state(tmp_path / "run")["ledger"]
     assert ledger["invalid"] == [letter.ordinal for letter in letters] != []

@@ -178,7 +178,7 @@ def _own(text: bytes) -> list[bytes]:
 
 
 def test_an_unknown_role_is_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="driver, learner, sampler, reward_worker, evaluator"):
+    with pytest.raises(ValueError, match="driver, learner, learner_rank, sampler, reward_worker"):
         Telemetry("workers")
 
 
