@@ -306,8 +306,8 @@ class JsonReader:
                 if not (is_cut and self._more()):
                     self._fail(error.msg, place=place)
                 continue
-            # A number at the window's very end may go on.
-            if end == len(self._text) and self._more():
+            # A number at the window's very end may go on: "0" was decoded of "0." or "0e-".
+            if len(self._text) - end <= 2 and not self._text[end:].strip(".eE+-") and self._more():
                 continue
             text = self._text[self._at : end]
             self._at = end

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -606,6 +607,9 @@ _json_values = st.recursive(
 )
 
 
+@hypothesis.example(
+    extra={"0": 0.0, "1": 1e-07}, notes=[-0.0, 2e30], indent=None, is_ascii=True, window=1
+)
 @given(
     extra=st.dictionaries(st.text(min_size=1, max_size=5), _json_values, max_size=4),
     notes=st.lists(_json_values, max_size=6),
