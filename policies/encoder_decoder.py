@@ -6,7 +6,6 @@ V vocabulary.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import ClassVar
 
@@ -18,6 +17,7 @@ from layers import DecoderBlock, Dense, LayerNorm
 from layers.transformer import run_block
 from policies.decoding import decode
 from policies.draw import Decoding
+from policies.encoding import encode_timed
 from policies.log_probs import log_probs_of
 from policies.policy import Samples, TokenLogProbs, TokenQueries
 from policies.vit import EncoderDecoderConfig, VitPolicy, position_embedding
@@ -104,17 +104,13 @@ class EncoderDecoder(VitPolicy):
         stop_token: int | None = None,
     ) -> Samples:
         """See ``Policy.sample``."""
-        started = time.perf_counter()
-        context_GPD = self.encode(images_GHWC)
-        if context_GPD.is_cuda:
-            torch.cuda.synchronize()  # else the clock would measure the launch alone
-        encode_seconds = time.perf_counter() - started
+        encoded = encode_timed(self.encode, images_GHWC)
         samples = decode(
             self.decoder,
-            context_GPD,
+            encoded.context_GPD,
             uniforms_GST,
             decoding=decoding,
             probe_tokens=probe_tokens,
             stop_token=stop_token,
         )
-        return replace(samples, encode_seconds=encode_seconds)
+        return replace(samples, encode_seconds=encoded.seconds)

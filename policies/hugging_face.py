@@ -11,7 +11,6 @@ image, D width, V vocabulary, H height, W width, C colours.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +33,7 @@ from transformers.utils import logging as transformers_logging
 
 from policies import grouped_attention
 from policies.draw import Decoding
+from policies.encoding import encode_timed
 from policies.left_to_right import draw_left_to_right
 from policies.log_probs import log_probs_of
 from policies.network import NetworkPolicy
@@ -250,25 +250,21 @@ class HuggingFacePolicy(NetworkPolicy):
         stop_token: int | None = None,
     ) -> Samples:
         """See ``Policy.sample``."""
-        started = time.perf_counter()
         # Its own dtypes, whatever the caller's autocast.
         with torch.autocast(images_GHWC.device.type, enabled=False):
-            context_GPD = self.encode(images_GHWC)
-            if context_GPD.is_cuda:
-                torch.cuda.synchronize()  # else the clock would measure the launch alone
-            encode_seconds = time.perf_counter() - started
+            encoded = encode_timed(self.encode, images_GHWC)
             num_sequences = uniforms_GST.shape[0] * uniforms_GST.shape[1]
             decoder = self.model.decoder
             with packed_layers(decoder, num_rows=num_sequences):
                 samples = draw_left_to_right(
-                    _CachedDecoder(decoder, self._spread(context_GPD, num_sequences)),
+                    _CachedDecoder(decoder, self._spread(encoded.context_GPD, num_sequences)),
                     uniforms_GST,
                     decoding=decoding,
                     probe_tokens=probe_tokens,
                     stop_token=stop_token,
                     start_token=self._start_token,
                 )
-        return replace(samples, encode_seconds=encode_seconds)
+        return replace(samples, encode_seconds=encoded.seconds)
 
     @property
     def _dtype(self) -> torch.dtype:

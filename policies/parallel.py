@@ -10,7 +10,6 @@ K queried token ids.
 from __future__ import annotations
 
 import math
-import time
 from typing import ClassVar
 
 import torch
@@ -20,6 +19,7 @@ from layers import DecoderBlock, LayerNorm
 from layers.transformer import run_block
 from policies.draw import Decoding, draw_tokens
 from policies.encoder_decoder import EncoderDecoderConfig, TokenHead
+from policies.encoding import encode_timed
 from policies.policy import Samples, TokenLogProbs, TokenQueries
 from policies.vit import VitPolicy
 
@@ -94,13 +94,9 @@ class ParallelPolicy(VitPolicy):
     ) -> Samples:
         """See ``Policy.sample``."""
         num_groups, num_samples, length = uniforms_GST.shape
-        started = time.perf_counter()
         with torch.autocast(images_GHWC.device.type, enabled=False):
-            context_GPD = self.encode(images_GHWC)
-            if context_GPD.is_cuda:
-                torch.cuda.synchronize()  # else the clock would measure the launch alone
-            encode_seconds = time.perf_counter() - started
-            logits_GTV = self.logits(context_GPD)[:, :length]
+            encoded = encode_timed(self.encode, images_GHWC)
+            logits_GTV = self.logits(encoded.context_GPD)[:, :length]
         # One rollout of all images at a time: the logits stand once, however many there are.
         rows_NV = logits_GTV.flatten(0, 1)
         tokens_GST = torch.stack(
@@ -122,5 +118,5 @@ class ParallelPolicy(VitPolicy):
             tokens_GST=tokens_GST.to(torch.int32),
             log_probs_GST=log_probs_GST,
             probe_log_probs_GSTQ=probe_GTQ[:, None].expand(-1, num_samples, -1, -1),
-            encode_seconds=encode_seconds,
+            encode_seconds=encoded.seconds,
         )

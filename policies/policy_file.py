@@ -2,30 +2,26 @@
 
 The file is safetensors, weights in float32 under their dotted names. Its metadata has one
 entry, ``rewardtune``: JSON with ``format``, ``architecture``, ``config``, ``vocabulary`` and
-``provenance``. One entry only, because safetensors orders several at random, and equal
-policies should be equal bytes.
+``provenance``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from layers.weight_file import METADATA_KEY, stored_tensors, write_weights
 from policies.network import KINDS, NetworkPolicy, network_class
 
-_METADATA_KEY = "rewardtune"
 _FORMAT = 1
 _NUM_SHOWN = 60
 
@@ -78,22 +74,10 @@ def save_policy(
         "provenance": provenance,
     }
     text = json.dumps(metadata, sort_keys=True)
-    tensors = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in policy.tensors().items()
-    }
+    tensors = stored_tensors(policy.tensors())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            unfinished.touch()
-            mode = unfinished.stat().st_mode
-            safetensors.torch.save_file(tensors, unfinished, metadata={_METADATA_KEY: text})
-            unfinished.chmod(mode)  # safetensors lets nobody but the owner read it
-            _sync(unfinished)
-            unfinished.replace(path)
-            _sync(path.parent)
-    except (OSError, SafetensorError) as error:
+        write_weights(path, tensors, metadata=text)
+    except OSError as error:
         num_bytes = sum(tensor.nbytes for tensor in tensors.values()) + len(text)
         raise PolicyFileError(
             f"cannot write policy {path}, which needs {num_bytes} bytes: {error}. Make room or "
@@ -209,12 +193,12 @@ def _check_length(path: Path) -> None:
 
 
 def _parse(path: Path, metadata: Mapping[str, str]) -> _Metadata:
-    if _METADATA_KEY not in metadata:
+    if METADATA_KEY not in metadata:
         raise PolicyFileError(
             f"{path} is no policy: it is a safetensors file, but not one of rewardtune's"
         )
     try:
-        parsed = _Metadata.model_validate_json(metadata[_METADATA_KEY])
+        parsed = _Metadata.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         raise PolicyFileError(f"policy {path} is damaged: metadata: {_first(error)}") from error
     if parsed.format != _FORMAT or parsed.architecture not in KINDS:
@@ -248,11 +232,3 @@ def _unreadable(path: Path, error: OSError) -> PolicyFileError:
     if isinstance(error, FileNotFoundError):
         return PolicyFileError(f"policy {path} not found: check policy.checkpoint")
     return PolicyFileError(f"policy {path} cannot be read: {error}")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,8 @@ from reward_workers.score import BadScore, score_group
 from reward_workers.scorer_wire import Failed, Reply, Scored, Start, Started, Unfit, one_line
 from reward_workers.spec import ScoringSpec
 from tasks.example import Category, Dataset, Example
-from tasks.shards import DatasetError, open_dataset
+from tasks.shard_manifest import DatasetError
+from tasks.shards import open_dataset
 from tasks.task import Task, load_task
 from transport.reward_service import RewardRefused
 from transport.wire import group_from_bytes, scored_group_to_bytes

@@ -338,7 +338,8 @@ def _run(
 
 def _derived(config: RunConfig) -> dict[str, int | float]:
     from rewardtune.config import derived
-    from tasks.shards import DatasetError, open_dataset
+    from tasks.shard_manifest import DatasetError
+    from tasks.shards import open_dataset
     from tasks.task import load_task
 
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.coco import ConversionError, JsonReader
+from tasks.coco_broken import ConversionError
+from tasks.coco_json import JsonReader
 from tasks.shards import open_dataset
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from records import Group, Score, TokenTargets, View
-from tasks.coco import coco_instances
+from tasks.coco_instances import coco_instances
 from tasks.detection.codec import DetectionCodec
 from tasks.detection.config import DetectionConfig, read_config
 from tasks.detection.matching import Targets, match_batch

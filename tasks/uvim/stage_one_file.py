@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from layers.weight_file import METADATA_KEY, stored_tensors, write_weights
 from tasks.uvim.config import StageOneConfig
 from tasks.uvim.stage_one import StageOne
 
-_METADATA_KEY = "rewardtune"
 _FORMAT = 1
 _ARCHITECTURE = "uvim_stage_one"
 
@@ -65,10 +62,7 @@ def save_stage_one(
     Raises:
         StageOneFileError: the disk is full or refuses the write; what was there is untouched.
     """
-    tensors = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
+    tensors = stored_tensors(network.state_dict())
     metadata = _Metadata(
         format=_FORMAT,
         architecture=_ARCHITECTURE,
@@ -79,17 +73,8 @@ def save_stage_one(
     )
     text = json.dumps(metadata.model_dump(mode="json"), sort_keys=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            unfinished.touch()
-            mode = unfinished.stat().st_mode
-            safetensors.torch.save_file(tensors, unfinished, metadata={_METADATA_KEY: text})
-            unfinished.chmod(mode)  # safetensors lets nobody but the owner read it
-            _sync(unfinished)
-            unfinished.replace(path)
-            _sync(path.parent)
-    except (OSError, SafetensorError) as error:
+        write_weights(path, tensors, metadata=text)
+    except OSError as error:
         num_bytes = sum(tensor.nbytes for tensor in tensors.values())
         raise StageOneFileError(
             f"cannot write stage I {path}, which needs {num_bytes} bytes: {error}. Make room or "
@@ -137,7 +122,7 @@ def load_stage_one(path: Path) -> LoadedStageOne:
 
 
 def _parse(path: Path, metadata: Mapping[str, str]) -> _Metadata:
-    what = json.loads(metadata.get(_METADATA_KEY, "{}"))
+    what = json.loads(metadata.get(METADATA_KEY, "{}"))
     if what.get("architecture") != _ARCHITECTURE:
         found = what.get("architecture", "not one of rewardtune's")
         raise StageOneFileError(f"{path} is no stage I but {found}: name a stage-I file")
@@ -160,11 +145,3 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {list(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

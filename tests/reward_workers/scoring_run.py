@@ -21,7 +21,8 @@ from reward_workers.reward_config import RewardConfig
 from reward_workers.spec import ScoringSpec, make_spec
 from reward_workers.worker import RewardWorker
 from tasks.example import Category, Example
-from tasks.shards import ShardWriter, open_dataset
+from tasks.shard_writer import ShardWriter
+from tasks.shards import open_dataset
 from tasks.task import load_task
 from transport.job_queue import JobQueue, Term
 from transport.wire import group_to_bytes, scored_group_from_bytes

@@ -8,7 +8,8 @@ from reward_workers.prepared import Scorer, prepare
 from reward_workers.scorer_wire import Failed, Scored, Start, Unfit
 from reward_workers.spec import ScoringSpec
 from tasks.example import Example
-from tasks.shards import DatasetError, ShardDataset, open_dataset
+from tasks.shard_manifest import DatasetError
+from tasks.shards import ShardDataset, open_dataset
 from tasks.task import load_task
 from tests.reward_workers.scoring_run import by_token_spec, group_of, write_tiny_data
 from tests.reward_workers.user_folder.by_token import FLOAT32, NAN, RAISE, SHORT

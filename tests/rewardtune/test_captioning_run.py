@@ -20,7 +20,7 @@ from tasks.captioning.ptb import ptb_words
 from tasks.captioning.vocabulary import load_vocabulary, train_vocabulary, write_vocabulary
 from tasks.shards import open_dataset
 from tests.policies.hugging_face_models import save_model, tiny_model
-from tests.rewardtune.tiny_run import SILENT, weight_digest, write_tiny_digits
+from tests.rewardtune.tiny_run import SILENT, SIZES, merged, weight_digest, write_tiny_digits
 
 KINDS = ("encoder_decoder", "parallel", "hugging_face")
 MAX_TOKENS = 16
@@ -61,17 +61,6 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     )
 
 
-SIZES = {
-    "input_size": 32,
-    "patch_size": 8,
-    "width": 32,
-    "num_heads": 2,
-    "mlp_width": 48,
-    "encoder_depth": 1,
-    "decoder_depth": 1,
-}
-
-
 def config(given: Given, directory: Path, **changes: Any) -> RunConfig:
     """A pretraining run; ``changes`` are sections or top-level keys, merged one level deep."""
     values: dict[str, Any] = {
@@ -90,9 +79,7 @@ def config(given: Given, directory: Path, **changes: Any) -> RunConfig:
         "compute": {"threads": 1, "device": "cpu"},
         "operations": {"directory": str(directory), "checkpoint_every": 2, "progress": False},
     }
-    for key, change in changes.items():
-        is_table = isinstance(change, dict)
-        values[key] = {**values.get(key, {}), **change} if is_table else change
+    values = merged(values, changes)
     values["policy"] = {key: v for key, v in values["policy"].items() if v is not None}
     return parse_config(values, source="test")
 
@@ -104,10 +91,7 @@ def tuning(given: Given, checkpoint: Path, directory: Path, **changes: Any) -> R
         "sampler": {"num_samples": 4, "micro_batch": 4},
         "learner": {"estimator": "leave_one_out", "num_steps": 4},
     }
-    for key, change in changes.items():
-        is_table = isinstance(change, dict)
-        sections[key] = {**sections.get(key, {}), **change} if is_table else change
-    return config(given, directory, **sections)
+    return config(given, directory, **merged(sections, changes))
 
 
 @pytest.fixture(scope="module")

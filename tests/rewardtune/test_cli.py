@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from rewardtune.cli import BAD_INPUT, STOPPED, app
+from rewardtune.cli import BAD_INPUT, STOPPED
 from rewardtune.local import RunResult
 from rewardtune.run_log import LOG_NAME, read_run_log
-from tests.rewardtune.tiny_run import write_tiny_digits
+from tests.rewardtune.command_line import refused, run
 
 ROOT = Path(__file__).parents[2]
 COCO_TINY = ROOT.parent / "shared" / "data" / "coco_tiny"
@@ -46,24 +45,6 @@ mlp_width = 48
 encoder_depth = 1
 decoder_depth = 1
 """
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments: object) -> str:
-    """The one line that says what is wrong."""
-    result = run(*arguments)
-    assert result.exit_code == BAD_INPUT, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    return result.stderr
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_digits(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="module")

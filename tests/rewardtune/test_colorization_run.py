@@ -13,13 +13,10 @@ from records import View
 from rewardtune import local
 from rewardtune.assembly import assemble
 from rewardtune.cli import app
-from rewardtune.run_log import CombinedLog
 from tasks.batch import images_in_view
-from tests.rewardtune.tiny_run import tiny_config, tiny_tune, weight_digest
-from tests.rewardtune.tiny_stage_one import write_panoptic_digits
+from tests.rewardtune.tiny_run import SILENT, tiny_config
+from tests.rewardtune.tiny_stage_one import check_that_tuning_repeats, write_panoptic_digits
 from tests.tasks.uvim.small import write_stage_one
-
-SILENT = CombinedLog([])
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +53,7 @@ def test_the_policy_is_shown_no_colour(data: Path, stage_one: Path, tmp_path: Pa
 def test_a_policy_tunes_to_the_same_bytes_twice(
     data: Path, stage_one: Path, policy: Path, tmp_path: Path
 ) -> None:
-    digests = []
-    for name in ("first", "second"):
-        config = tiny_tune(
-            data,
-            policy,
-            tmp_path / name,
-            task="colorization",
-            learner={"estimator": "leave_one_out", "num_steps": 2},
-        )
-        options = {"stage_one": str(stage_one), "decode_batch": 4}
-        local.tune(config.model_copy(update={"task_options": options}), SILENT)
-        digests.append(weight_digest(tmp_path / name / "policy.safetensors"))
-    assert digests[0] == digests[1] != weight_digest(policy)
+    check_that_tuning_repeats(data, stage_one, policy, tmp_path, task="colorization")
 
 
 def test_predictions_are_pictures_from_which_the_figures_come_again(

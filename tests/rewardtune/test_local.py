@@ -24,19 +24,7 @@ from tests.rewardtune.tiny_run import (
     tiny_config,
     tiny_tune,
     weight_digest,
-    write_tiny_digits,
 )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_digits(tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module")
-def pretrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("pretrained")
-    return pretrain(tiny_config(data, directory), SILENT).policy_path
 
 
 class _Recorder:

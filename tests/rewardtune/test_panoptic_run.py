@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,13 @@ from typer.testing import CliRunner
 
 from rewardtune import local
 from rewardtune.cli import app
-from rewardtune.run_log import CombinedLog
 from rewardtune.stage_one import train_stage_one
-from tests.rewardtune.tiny_run import tiny_config, tiny_tune, weight_digest
-from tests.rewardtune.tiny_stage_one import tiny_stage_one, write_panoptic_digits
-
-SILENT = CombinedLog([])
+from tests.rewardtune.tiny_run import SILENT, tiny_config
+from tests.rewardtune.tiny_stage_one import (
+    check_that_tuning_repeats,
+    tiny_stage_one,
+    write_panoptic_digits,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +45,7 @@ def policy(data: Path, stage_one: Path, tmp_path_factory: pytest.TempPathFactory
 def test_a_policy_tunes_to_the_same_bytes_twice(
     data: Path, stage_one: Path, policy: Path, tmp_path: Path
 ) -> None:
-    digests = []
-    for name in ("first", "second"):
-        config = tiny_tune(
-            data,
-            policy,
-            tmp_path / name,
-            task="panoptic",
-            learner={"estimator": "leave_one_out", "num_steps": 2},
-        )
-        options = {"stage_one": str(stage_one), "decode_batch": 4}
-        result = local.tune(config.model_copy(update={"task_options": options}), SILENT)
-        assert math.isfinite(result.metrics["reward"])
-        digests.append(weight_digest(tmp_path / name / "policy.safetensors"))
-    assert digests[0] == digests[1] != weight_digest(policy)
+    check_that_tuning_repeats(data, stage_one, policy, tmp_path, task="panoptic")
 
 
 def test_predictions_are_pictures_and_official_files(

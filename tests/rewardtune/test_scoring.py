@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from typer.testing import CliRunner, Result
 
 import rewardtune
-from rewardtune.cli import BAD_INPUT, app
 from rewardtune.scoring import score
+from tests.rewardtune import command_line
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -31,17 +31,8 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["score", *map(str, arguments)])
-
-
-def refused(*arguments: object) -> str:
-    """The one line that says what is wrong."""
-    result = run(*arguments)
-    assert result.exit_code == BAD_INPUT, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    return result.stderr
+run = partial(command_line.run, "score")
+refused = partial(command_line.refused, "score")
 
 
 # --- official values -------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,28 @@ from tasks.digit_files import write_digits
 from tasks.digits import SceneStyle
 
 SILENT = CombinedLog([])
+
+SIZES = {
+    "input_size": 32,
+    "patch_size": 8,
+    "width": 32,
+    "num_heads": 2,
+    "mlp_width": 48,
+    "encoder_depth": 1,
+    "decoder_depth": 1,
+}
+"""Of a network that sees the digits' 32 pixels."""
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with changes: a section's keys one by one, anything else as a whole."""
+    return {
+        **values,
+        **{
+            key: {**values.get(key, {}), **change} if isinstance(change, dict) else change
+            for key, change in changes.items()
+        },
+    }
 
 
 def write_tiny_digits(output: Path) -> Path:
@@ -32,15 +55,7 @@ def tiny_config(data: Path, directory: Path, **changes: Any) -> RunConfig:
         "seed": 5,
         "task_options": {"max_boxes": 3},
         "data": {"train": str(data / "train"), "holdout": str(data / "holdout")},
-        "policy": {
-            "input_size": 32,
-            "patch_size": 8,
-            "width": 32,
-            "num_heads": 2,
-            "mlp_width": 48,
-            "encoder_depth": 1,
-            "decoder_depth": 1,
-        },
+        "policy": SIZES,
         "learner": {
             "batch_size": 8,
             "num_steps": 6,
@@ -50,12 +65,7 @@ def tiny_config(data: Path, directory: Path, **changes: Any) -> RunConfig:
         "compute": {"threads": 2, "device": "cpu"},
         "operations": {"directory": str(directory), "checkpoint_every": 2, "progress": False},
     }
-    for key, change in changes.items():
-        if isinstance(change, dict):
-            values[key] = {**values.get(key, {}), **change}
-        else:
-            values[key] = change
-    return parse_config(values, source="test")
+    return parse_config(merged(values, changes), source="test")
 
 
 def tiny_tune(data: Path, checkpoint: Path, directory: Path, **changes: Any) -> RunConfig:
@@ -65,12 +75,7 @@ def tiny_tune(data: Path, checkpoint: Path, directory: Path, **changes: Any) -> 
         "sampler": {"num_samples": 4, "micro_batch": 4},
         "learner": {"estimator": "leave_one_out"},
     }
-    for key, change in changes.items():
-        if isinstance(change, dict):
-            sections[key] = {**sections.get(key, {}), **change}
-        else:
-            sections[key] = change
-    return tiny_config(data, directory, **sections)
+    return tiny_config(data, directory, **merged(sections, changes))
 
 
 def weight_digest(policy_path: Path) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+from rewardtune.local import tune
 from rewardtune.stage_one_config import StageOneRunConfig
 from tasks.coco import convert_coco
 from tasks.digit_files import write_digits
 from tasks.digits import SceneStyle
+from tests.rewardtune.tiny_run import SILENT, SIZES, merged, tiny_tune, weight_digest
 
 
 def write_panoptic_digits(output: Path) -> Path:
@@ -31,13 +34,7 @@ def tiny_stage_one(data: Path, directory: Path, **changes: Any) -> StageOneRunCo
         "seed": 3,
         "data": {"train": str(data / "train"), "holdout": str(data / "holdout")},
         "network": {
-            "input_size": 32,
-            "patch_size": 8,
-            "width": 32,
-            "num_heads": 2,
-            "mlp_width": 48,
-            "encoder_depth": 1,
-            "decoder_depth": 1,
+            **SIZES,
             "code_length": 4,
             "dict_size": 16,
             "codeword_width": 8,
@@ -55,9 +52,18 @@ def tiny_stage_one(data: Path, directory: Path, **changes: Any) -> StageOneRunCo
         "evaluation": {"every_steps": 2},
         "operations": {"directory": str(directory), "checkpoint_every": 2, "progress": False},
     }
-    for key, change in changes.items():
-        if isinstance(change, dict):
-            values[key] = {**values.get(key, {}), **change}
-        else:
-            values[key] = change
-    return StageOneRunConfig.model_validate_json(json.dumps(values), strict=True)
+    return StageOneRunConfig.model_validate_json(json.dumps(merged(values, changes)), strict=True)
+
+
+def check_that_tuning_repeats(
+    data: Path, stage_one: Path, policy: Path, directory: Path, *, task: str
+) -> None:
+    """Tune a policy of stage I's codes for two steps, twice: the same bytes, and not the old."""
+    digests = []
+    for name in ("first", "second"):
+        config = tiny_tune(
+            data, policy, directory / name, task=task, learner={"num_steps": 2}
+        ).model_copy(update={"task_options": {"stage_one": str(stage_one), "decode_batch": 4}})
+        assert math.isfinite(tune(config, SILENT).metrics["reward"])
+        digests.append(weight_digest(directory / name / "policy.safetensors"))
+    assert digests[0] == digests[1] != weight_digest(policy)

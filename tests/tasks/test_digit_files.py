@@ -10,7 +10,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tasks import digit_files
-from tasks.coco import coco_instances, convert_coco
+from tasks.coco import convert_coco
+from tasks.coco_instances import coco_instances
 from tasks.digit_files import write_digits
 from tasks.digits import (
     DIGIT_NAMES,

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.example import Category, Dataset, Example, Segment
-from tasks.shards import DatasetError, ShardDataset, ShardWriter, open_dataset
+from tasks.shard_manifest import DatasetError
+from tasks.shard_writer import ShardWriter
+from tasks.shards import ShardDataset, open_dataset
 
 CATEGORIES = (Category(7, "cat"), Category(11, "sky", is_thing=False), Category(40, "dog"))
 
@@ -78,7 +80,7 @@ def write(
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     # So that a few examples make several batches and shards.
-    monkeypatch.setattr("tasks.shards._BATCH_ROWS", 3)
+    monkeypatch.setattr("tasks.shard_writer._BATCH_ROWS", 3)
 
 
 def test_examples_come_back_in_any_order(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tasks.captioning.document_frequencies import (
 )
 from tasks.captioning.frequency_builder import CountingOptions, build_document_frequencies
 from tasks.captioning.ngram_table import NARROW_LIMIT
-from tasks.coco import ConversionError
+from tasks.coco_broken import ConversionError
 
 CAPTIONS = [
     (7, "A dog runs."),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -24,11 +23,8 @@ from tasks.colorization.reward import (
     colour_reward,
     round_to_levels,
 )
+from tests.tasks.colorization.shared_pictures import SHARED, needs_shared
 
-SHARED = Path(__file__).parents[3].parent / "shared" / "data" / "colour"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="needs the shared pictures beside the checkout"
-)
 READINGS: list[tuple[VividRule, HueRange]] = list(
     itertools.product(get_args(VividRule), get_args(HueRange))
 )

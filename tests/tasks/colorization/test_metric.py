@@ -19,8 +19,7 @@ from tasks.colorization.metric import (
     total_variation,
 )
 from tasks.colorization.reward import colour_reward
-
-SHARED = Path(__file__).parents[3].parent / "shared" / "data" / "colour"
+from tests.tasks.colorization.shared_pictures import SHARED, needs_shared
 
 
 def noise(seed: int = 0, *, height: int = 12, width: int = 9) -> np.ndarray:
@@ -137,7 +136,7 @@ def test_folders_that_cannot_be_judged_are_refused_by_name(tmp_path: Path) -> No
         folder_colour_metrics(tmp_path / "ours")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared pictures beside the checkout")
+@needs_shared
 def test_the_stored_pictures_have_the_stored_mean_reward() -> None:
     expected = json.loads((SHARED / "expected.json").read_text())["images"]
     metrics = folder_colour_metrics(SHARED, per_image=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,8 @@ from tasks.colorization.reward import (
     hue_entropy,
     round_to_levels,
 )
+from tests.tasks.colorization.shared_pictures import SHARED, needs_shared
 
-SHARED = Path(__file__).parents[3].parent / "shared" / "data" / "colour"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="needs the shared pictures beside the checkout"
-)
 EXPECTED: dict[str, Any] = (
     json.loads((SHARED / "expected.json").read_text())["images"] if SHARED.is_dir() else {}
 )
