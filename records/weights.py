@@ -6,11 +6,13 @@ Axes: B bytes, G groups, S sequences, T tokens.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,13 @@ _ALIGNMENT = 64
 """Where tensors may begin: a cache line."""
 _PAGE_WORDS = 512
 """Words of 8 bytes that are summed to one for the digest: 4 KiB."""
+_MAX_THREADS = 4
+"""Of one digest or copy: what they wait for is memory, which a few cores keep busy."""
+_LARGE_BYTES = 2**24
+"""Below, threads take longer to start than they save."""
+_PIECE_PAGES = 512
+"""Pages that are summed and then copied: 2 MiB. Smaller pieces cost more calls, larger ones no
+longer lie in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,34 @@ class WeightBuffer(Mapping[str, PackedTensor]):
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+
+class UncheckedWeights(WeightBuffer):
+    """Weights that nobody has compared with their digest yet: whoever reads them all does so."""
+
+    def __init__(
+        self,
+        data_B: NDArray[np.uint8],
+        layout: Sequence[TensorLayout],
+        *,
+        digest: str,
+        damaged: Callable[[str], Exception],
+    ) -> None:
+        """
+        Args:
+            damaged: what to raise, given the digest that was found.
+
+        Raises:
+            ValueError: the buffer is too short.
+        """
+        super().__init__(data_B, layout)
+        self._digest = digest
+        self._damaged = damaged
+
+    def require(self, found: str) -> None:
+        """Raises: what ``damaged`` gives, if this is not their digest."""
+        if found != self._digest:
+            raise self._damaged(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,21 +209,96 @@ def weights_digest(weights: WeightBuffer, *, num_threads: int = 1) -> str:
     forgery: hashing all bytes (SHA-256, even CRC-32) takes 4 to 8 times as long as copying them,
     their sums less than half as long.
     """
+    return _digest(weights, None, num_threads=num_threads)
+
+
+def num_threads_of(weights: WeightBuffer) -> int:
+    """How many threads read or copy these faster than one does."""
+    if len(weights.data_B) < _LARGE_BYTES:
+        return 1
+    return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+
+
+def copy_weights(weights: WeightBuffer, into_B: NDArray[np.uint8], *, num_threads: int = 1) -> str:
+    """Copy the buffer, and give the digest of what was read.
+
+    Each piece is summed just before it is copied, so that its copy reads it from the cache: both
+    together take a tenth longer than the copy.
+    """
+    return _digest(weights, into_B, num_threads=num_threads)
+
+
+def _digest(weights: WeightBuffer, into_B: NDArray[np.uint8] | None, *, num_threads: int) -> str:
     words = np.ascontiguousarray(weights.data_B).view(np.uint64)
-    whole = len(words) // _PAGE_WORDS * _PAGE_WORDS
-    pages = words[:whole].reshape(-1, _PAGE_WORDS)
-    digest = hashlib.sha256(json.dumps([asdict(at) for at in weights.layout]).encode())
-    digest.update(_page_sums(pages, num_threads=num_threads).data)
-    digest.update(np.add.reduce(words[whole:], keepdims=True).data)
+    into = None if into_B is None else into_B.view(np.uint64)
+    num_pages = len(words) // _PAGE_WORDS
+    whole = num_pages * _PAGE_WORDS
+    sums = np.empty(num_pages, np.uint64)
+
+    def add(pages: range) -> None:
+        for first in pages:
+            last = min(first + pages.step, pages.stop)
+            piece = words[first * _PAGE_WORDS : last * _PAGE_WORDS]
+            np.add.reduce(piece.reshape(-1, _PAGE_WORDS), axis=1, out=sums[first:last])
+            if into is not None:
+                into[first * _PAGE_WORDS : last * _PAGE_WORDS] = piece
+
+    if num_threads == 1:
+        add(range(0, num_pages, _PIECE_PAGES))
+    else:
+        bounds = [num_pages * i // num_threads for i in range(num_threads + 1)]
+        parts = [range(*ends, _PIECE_PAGES) for ends in itertools.pairwise(bounds)]
+        with ThreadPoolExecutor(num_threads) as pool:  # numpy does without the interpreter's lock
+            list(pool.map(add, parts))
+    if into is not None:
+        into[whole:] = words[whole:]
+    return _hexdigest(weights.layout, sums, words[whole:])
+
+
+def _hexdigest(
+    layout: Sequence[TensorLayout], sums: NDArray[np.uint64], rest: NDArray[np.uint64]
+) -> str:
+    digest = hashlib.sha256(_layout_text(layout).encode())
+    digest.update(sums.data)
+    digest.update(np.add.reduce(rest, keepdims=True).data)
     return digest.hexdigest()
 
 
-def _page_sums(pages: NDArray[np.uint64], *, num_threads: int) -> NDArray[np.uint64]:
-    if num_threads == 1:
-        return np.asarray(np.add.reduce(pages, axis=1))
-    parts = np.array_split(pages, num_threads)
-    with ThreadPoolExecutor(num_threads) as pool:  # numpy adds without the interpreter's lock
-        return np.concatenate(list(pool.map(lambda part: np.add.reduce(part, axis=1), parts)))
+class PartwiseDigest:
+    """``weights_digest`` for threads that read all of the buffer anyway, each its own parts."""
+
+    def __init__(self, weights: WeightBuffer) -> None:
+        self._layout = weights.layout
+        self._words = np.ascontiguousarray(weights.data_B).view(np.uint64)
+        self._sums = np.empty(len(self._words) // _PAGE_WORDS, np.uint64)
+
+    def read(self, begin: int, end: int) -> None:
+        """Read the pages that begin within these bytes; best just before they are used."""
+        page_bytes = 8 * _PAGE_WORDS
+        first, last = -(-begin // page_bytes), min(-(-end // page_bytes), len(self._sums))
+        if last > first:
+            pages = self._words[first * _PAGE_WORDS : last * _PAGE_WORDS]
+            np.add.reduce(pages.reshape(-1, _PAGE_WORDS), axis=1, out=self._sums[first:last])
+
+    def hexdigest(self) -> str:
+        """Once every byte was read."""
+        return _hexdigest(self._layout, self._sums, self._words[len(self._sums) * _PAGE_WORDS :])
+
+
+def _layout_text(layout: Sequence[TensorLayout]) -> str:
+    # dataclasses.asdict would take ten times as long, a millisecond for a hundred tensors.
+    return json.dumps(
+        [
+            {
+                "name": at.name,
+                "dtype": at.dtype,
+                "shape": at.shape,
+                "offset": at.offset,
+                "num_bytes": at.num_bytes,
+            }
+            for at in layout
+        ]
+    )
 
 
 def _aligned(offset: int) -> int:

@@ -70,7 +70,7 @@ class SamplerService:
         return report
 
     def _load(self, published: Published) -> None:
-        self._sampler.load(self._store.fetch(published), published)
+        self._sampler.load(self._store.fetch_unchecked(published), published)
         manifest = self._store.manifest(published)
         if manifest.canary is not None:
             self._meter.set("canary_error", self._sampler.check_canary(manifest))

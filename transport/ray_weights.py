@@ -23,15 +23,15 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from records import CanaryLogProbs, PackedWeights, Published, WeightBuffer, WeightManifest
-from records.weights import contiguous, manifest_of
+from records import CanaryLogProbs, PackedWeights, Published, WeightManifest
+from records.weights import UncheckedWeights, contiguous, manifest_of
 from transport.term import StaleTerm
 from transport.weight_store import (
     DamagedWeights,
     WeightRegistry,
     WeightsNotFound,
     WeightsUnavailable,
-    found_digest,
+    checked,
     weights_not_found,
     with_digest,
 )
@@ -112,21 +112,25 @@ class RayWeightStore:
         self._own[published], self._term = entry, published.term
 
     def fetch(self, published: Published) -> PackedWeights:
+        return checked(self.fetch_unchecked(published))
+
+    def fetch_unchecked(self, published: Published) -> UncheckedWeights:
         entry: _Entry = self._ask(self._registry.find.remote(published))
         try:
             data_B = self._ask(entry.buffer[0])
         except ObjectLostError:
             # Also OwnerDiedError: the learner is gone, and its next start publishes anew.
             raise weights_not_found(published, ()) from None
-        weights = WeightBuffer(data_B, entry.manifest.tensors)
-        found = found_digest(weights)
-        if found != entry.manifest.digest:
-            raise DamagedWeights(
+        return UncheckedWeights(
+            data_B,
+            entry.manifest.tensors,
+            digest=entry.manifest.digest,
+            damaged=lambda found: DamagedWeights(
                 f"weights {published.term}/{published.policy_version} (term/version) came with "
                 f"digest {found}, but {entry.manifest.digest} was published: suspect this "
                 f"machine's memory"
-            )
-        return weights
+            ),
+        )
 
     def manifest(self, published: Published) -> WeightManifest:
         entry: _Entry = self._ask(self._registry.find.remote(published))

@@ -7,21 +7,25 @@ cluster, ``file_weights`` between processes of one machine without Ray.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from records import CanaryLogProbs, PackedWeights, Published, WeightBuffer, WeightManifest
-from records.weights import contiguous, manifest_of, weights_digest
+from records.weights import (
+    UncheckedWeights,
+    contiguous,
+    copy_weights,
+    manifest_of,
+    num_threads_of,
+    weights_digest,
+)
 from transport.term import StaleTerm
 
 T = TypeVar("T")
-
-_MAX_DIGEST_THREADS = 4
-"""Of a fetch: what they wait for is memory, which a few cores keep busy."""
-_LARGE_BYTES = 2**24
-"""Below, threads take longer to start than they save."""
 
 
 class WeightsNotFound(LookupError):
@@ -62,6 +66,17 @@ class WeightStore(Protocol):
         Raises:
             WeightsNotFound: nothing is published under that name.
             DamagedWeights: what is there is not what was published.
+        """
+        ...
+
+    def fetch_unchecked(self, published: Published) -> PackedWeights:
+        """The same for one who copies them all with ``load_weights``, which finds the damage.
+
+        Reading them for their digest alone takes half as long as copying them.
+
+        Raises:
+            WeightsNotFound: nothing is published under that name.
+            DamagedWeights: what is there cannot be weights.
         """
         ...
 
@@ -166,6 +181,9 @@ class MemoryWeightStore:
     def fetch(self, published: Published) -> PackedWeights:
         return self._registry.find(published)[0]
 
+    def fetch_unchecked(self, published: Published) -> PackedWeights:
+        return self.fetch(published)
+
     def manifest(self, published: Published) -> WeightManifest:
         # Hashed when somebody asks: nobody does in most runs of one process.
         weights, canary = self._registry.find(published)
@@ -197,10 +215,22 @@ def with_digest(weights: WeightBuffer, store: Callable[[], T]) -> tuple[T, str]:
 
 def found_digest(weights: WeightBuffer) -> str:
     """The digest of weights that are not written to, by as many cores as make it faster."""
-    num_threads = min(_MAX_DIGEST_THREADS, len(os.sched_getaffinity(0)))
-    return weights_digest(
-        weights, num_threads=num_threads if len(weights.data_B) >= _LARGE_BYTES else 1
-    )
+    return weights_digest(weights, num_threads=num_threads_of(weights))
+
+
+def checked(weights: UncheckedWeights) -> WeightBuffer:
+    """The same, read once.
+
+    Raises:
+        DamagedWeights: their digest is not what was published.
+    """
+    weights.require(found_digest(weights))
+    return WeightBuffer(weights.data_B, weights.layout)
+
+
+def copied_digest(weights: WeightBuffer, into_B: NDArray[np.uint8]) -> str:
+    """The digest of weights that are copied meanwhile, by as many cores as make it faster."""
+    return copy_weights(weights, into_B, num_threads=num_threads_of(weights))
 
 
 def stale_term(published: Published, *, newest: int) -> StaleTerm:

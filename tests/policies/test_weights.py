@@ -11,7 +11,7 @@ from torch import nn
 
 from policies.encoder_decoder import EncoderDecoder
 from policies.weights import load_weights, pack_weights, packed_bytes, unpack_tensor
-from records.weights import WeightBuffer, weights_digest
+from records.weights import TensorLayout, UncheckedWeights, WeightBuffer, weights_digest
 
 Build = Callable[..., EncoderDecoder]
 
@@ -87,3 +87,63 @@ def test_weights_of_another_shape_are_refused(random_policy: Build) -> None:
     wider = random_policy(mlp_width=96)
     with pytest.raises(ValueError, match="should be .* but the weights hold"):
         load_weights(wider, packed)
+
+
+class Damaged(Exception):
+    pass
+
+
+def unchecked(packed: WeightBuffer, *, digest: str) -> UncheckedWeights:
+    return UncheckedWeights(packed.data_B, packed.layout, digest=digest, damaged=Damaged)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_unchecked_weights_load_like_checked_ones(
+    dtype: torch.dtype, num_threads: int, random_policy: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policies.weights.num_threads_of", lambda weights: num_threads)
+    for module, other in ((Odd(), Odd(seed=1)), (random_policy(), random_policy(seed=1))):
+        packed = pack_weights(module, dtype=dtype)
+        load_weights(other, unchecked(packed, digest=weights_digest(packed)))
+        assert pack_weights(other, dtype=dtype).data_B.tobytes() == packed.data_B.tobytes()
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_changed_byte_anywhere_is_found_while_loading(
+    num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policies.weights.num_threads_of", lambda weights: num_threads)
+    module = nn.Sequential(nn.Linear(40, 60), nn.Linear(60, 30))
+    packed = pack_weights(module, dtype=torch.float32)
+    digest = weights_digest(packed)
+    for at in range(0, len(packed.data_B), 97):
+        packed.data_B[at] ^= 1
+        with pytest.raises(Damaged):
+            load_weights(module, unchecked(packed, digest=digest))
+        packed.data_B[at] ^= 1
+    load_weights(module, unchecked(packed, digest=digest))
+
+
+@pytest.mark.parametrize("change", ["name", "shape", "dtype"])
+def test_a_damaged_layout_is_damage_and_an_odd_module_is_not(change: str) -> None:
+    module = nn.Linear(3, 2)
+    packed = pack_weights(module, dtype=torch.float32)
+    first, *others = packed.layout
+    changed = {
+        "name": TensorLayout("w", first.dtype, first.shape, 0, first.num_bytes),
+        "shape": TensorLayout(first.name, first.dtype, (5, 7), 0, first.num_bytes),
+        "dtype": TensorLayout(first.name, "floot32", first.shape, 0, first.num_bytes),
+    }[change]
+    damaged = WeightBuffer(packed.data_B, [changed, *others])
+    with pytest.raises(Damaged):
+        load_weights(module, unchecked(damaged, digest=weights_digest(packed)))
+    with pytest.raises(ValueError, match="'weight' should be"):
+        load_weights(nn.Linear(3, 3), unchecked(packed, digest=weights_digest(packed)))
+
+
+def test_no_parameters_are_no_weights_but_have_a_digest() -> None:
+    packed = pack_weights(nn.ReLU(), dtype=torch.float32)
+    load_weights(nn.ReLU(), unchecked(packed, digest=weights_digest(packed)))
+    with pytest.raises(Damaged):
+        load_weights(nn.ReLU(), unchecked(packed, digest="another"))

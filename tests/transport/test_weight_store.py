@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,17 @@ import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from records import CanaryLogProbs, PackedTensor, PackedWeights, Published
-from records.weights import TensorLayout, WeightBuffer, contiguous, weights_digest
+from records.weights import (
+    TensorLayout,
+    UncheckedWeights,
+    WeightBuffer,
+    contiguous,
+    copy_weights,
+    weights_digest,
+)
 from transport import ray_weights
 from transport.file_weights import FileWeightStore
 from transport.ray_weights import RayWeightStore, join_ray_weights, start_ray_weights
@@ -247,6 +255,16 @@ def test_swapped_pages_and_renamed_tensors_change_the_digest() -> None:
     assert len({weights_digest(each) for each in (sent, swapped, renamed)}) == 3
 
 
+@pytest.mark.parametrize("num_pages", [0, 1, 5, 511, 512, 1300])
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_a_copy_has_all_bytes_and_their_digest(num_pages: int, num_threads: int) -> None:
+    data_B = np.random.default_rng(1).integers(0, 256, 128 + 4096 * num_pages, dtype=np.uint8)
+    weights = WeightBuffer(data_B, [TensorLayout("w", "uint8", data_B.shape, 0, len(data_B))])
+    into_B = np.zeros_like(data_B)
+    assert copy_weights(weights, into_B, num_threads=num_threads) == weights_digest(weights)
+    np.testing.assert_array_equal(into_B, data_B)
+
+
 @pytest.mark.parametrize("num_pages", [0, 1, 2, 5, 64])
 @pytest.mark.parametrize("num_threads", [2, 3, 4])
 def test_threads_find_the_digest_that_one_finds(num_pages: int, num_threads: int) -> None:
@@ -275,6 +293,49 @@ def test_a_file_with_one_changed_byte_is_named(tmp_path: Path) -> None:
         file.write(b"\x02")
     with pytest.raises(DamagedWeights, match=r"00000000-00000001\.weights has digest .* changed"):
         store.fetch(Published(0, 1))
+
+
+def test_a_changed_byte_is_found_by_whoever_reads_it_unchecked(tmp_path: Path) -> None:
+    store = FileWeightStore(tmp_path)
+    store.publish(Published(0, 1), weights(3, num_bytes=100_000))
+    path = tmp_path / "00000000-00000001.weights"
+    with path.open("r+b") as file:
+        file.seek(54_321)
+        file.write(b"\x02")
+    fetched = store.fetch_unchecked(Published(0, 1))
+    assert isinstance(fetched, UncheckedWeights)
+    with pytest.raises(DamagedWeights, match=r"00000001\.weights has digest .* changed"):
+        fetched.require(weights_digest(fetched))
+
+
+def test_files_are_written_again_and_those_removed_are_let_go(tmp_path: Path) -> None:
+    """Also by a new learner; a file that is read, or was cut off, is left alone."""
+    store, size = FileWeightStore(tmp_path), 1 << 16
+
+    def publish(version: int) -> int:
+        store.publish(Published(0, version), weights(version, num_bytes=size))
+        store.retire(before_version=version)
+        found = store.fetch(Published(0, version))["w"].data_B
+        assert np.all(found == version)
+        assert len(found) == size
+        return (tmp_path / f"00000000-{version:08d}.weights").stat().st_ino
+
+    used = [publish(version) for version in range(1, 5)]
+    assert used[2:] == used[:2]
+    (spare,) = tmp_path.glob("spare-*")
+    os.truncate(spare, 5000)
+    assert publish(5) not in used
+    store = FileWeightStore(tmp_path)
+    assert publish(6) in used
+    view = store.fetch(Published(0, 6))["w"].data_B
+    for version in range(7, 12):
+        publish(version)
+    assert np.all(view == 6)
+    held = [
+        line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line
+    ]
+    assert len([line for line in held if "(deleted)" in line]) <= 1  # the view
+    assert len(held) <= 4
 
 
 def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
@@ -477,15 +538,17 @@ def test_bytes_that_arrive_damaged_are_found_out(
 ) -> None:
     store, _ = ray_store
     store.publish(Published(0, 0), weights(1))
-    monkeypatch.setattr(ray_weights, "WeightBuffer", _damaged)
+    monkeypatch.setattr(ray_weights, "UncheckedWeights", _damaged)
     with pytest.raises(DamagedWeights, match="was published"):
         store.fetch(Published(0, 0))
 
 
-def _damaged(data_B: np.ndarray[tuple[int], np.dtype[np.uint8]], layout: object) -> WeightBuffer:
+def _damaged(
+    data_B: NDArray[np.uint8], layout: Sequence[TensorLayout], **said: Any
+) -> UncheckedWeights:
     copy = data_B.copy()
     copy[1] ^= 0x10
-    return WeightBuffer(copy, layout)  # type: ignore[arg-type]
+    return UncheckedWeights(copy, layout, **said)
 
 
 def _eventually(way: Callable[[], RayWeightStore]) -> RayWeightStore:
