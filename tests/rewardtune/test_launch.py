@@ -22,29 +22,18 @@ from rewardtune.assembly import assemble, data_order
 from rewardtune.config import ConfigError, OperationsConfig, RunConfig
 from rewardtune.driver import Driver
 from rewardtune.launch import tune_on_ray
-from rewardtune.local import pretrain, tune
+from rewardtune.local import tune
 from rewardtune.run_directory import RunDirectory
 from rewardtune.run_state import save_run
 from rewardtune.tuning import TuningLoop
 from tests.rewardtune.ray_run import DriverLog, config_of, final_state
-from tests.rewardtune.tiny_run import SILENT, tiny_config, weight_digest, write_tiny_digits
+from tests.rewardtune.tiny_run import SILENT, weight_digest
 from transport.connect import connect_queue, connect_weights
 from transport.job_queue import DeadLetter, Term
 from transport.term import StaleTerm
 from transport.wire import group_from_bytes
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_digits(tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module")
-def pretrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("pretrained")
-    return pretrain(tiny_config(data, directory), SILENT).policy_path
 
 
 @pytest.fixture(autouse=True)

@@ -15,29 +15,16 @@ from learner.ledger import Ledger
 from rewardtune.config import ConfigError, RunConfig
 from rewardtune.driver import Driver
 from rewardtune.launch import tune_on_ray
-from rewardtune.local import pretrain, tune
+from rewardtune.local import tune
 from tests.rewardtune.ray_run import DriverLog, config_of, final_state
 from tests.rewardtune.tiny_run import (
     SILENT,
-    tiny_config,
     tiny_tune,
     weight_digest,
-    write_tiny_digits,
 )
 
 NUM_STEPS = 8
 POLICY = "policy.safetensors"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_digits(tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture(scope="module")
-def pretrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("pretrained")
-    return pretrain(tiny_config(data, directory), SILENT).policy_path
 
 
 @pytest.fixture(scope="module")

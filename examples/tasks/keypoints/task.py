@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from keypoints.codec import END, Found, KeypointCodec
 from keypoints.draw import draw_points
@@ -22,6 +22,7 @@ from keypoints.points import MIRRORED, POINTS, Objects, annotated_objects
 from records import Group, Score, TokenTargets, View
 from tasks.example import Category, Dataset, Example
 from tasks.images import decode_image
+from tasks.options import read_options
 from tasks.view import boxes_in_view, boxes_to_pixels
 
 
@@ -52,7 +53,7 @@ class KeypointObject:
 
 class KeypointTask:
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
-        self._options = _read(options)
+        self._options = read_options(KeypointOptions, options, task="keypoints")
         self._categories = tuple(categories)
         self._codec = KeypointCodec(
             num_classes=len(self._categories),
@@ -226,18 +227,6 @@ class KeypointTask:
                 "area": float(area),
                 "iscrowd": 0,
             }
-
-
-def _read(options: Mapping[str, Any]) -> KeypointOptions:
-    """One line where something is wrong with them."""
-    try:
-        return KeypointOptions.model_validate(dict(options))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key, known = problem["loc"][0], ", ".join(KeypointOptions.model_fields)
-        raise ValueError(
-            f"keypoints option '{key}' = {problem['input']!r}: {problem['msg']}; there are {known}"
-        ) from None
 
 
 def _seen(example: Example, view: View, *, input_size: int) -> tuple[Objects, NDArray[np.float64]]:
