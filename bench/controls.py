@@ -1,0 +1,155 @@
+"""Whether tuning's gain is REINFORCE's own: tuned, and what else one could do.
+
+``python -m bench.controls captioning``, or ``panoptic``, makes every run that is not there yet
+under ``runs/TASK_controls`` (three seeds each, half an hour or more on one core), measures all on
+the validation scenes and writes ``bench/TASK_controls.jsonl``. Decoding is chosen on the holdout
+scenes. Needs the scenes that ``make demo-TASK`` writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from policies.draw import GREEDY, Decoding
+from rewardtune.config import RunConfig
+from rewardtune.config_file import load_config
+from rewardtune.demo_table import DEMOS
+from rewardtune.evaluation import evaluate_policy
+from rewardtune.local import pretrain, tune
+from rewardtune.machine import machine
+from rewardtune.predict import policy_for_data
+from rewardtune.run_log import open_run_log
+from tasks.shards import open_dataset
+
+FOLDER = Path(__file__).parent
+SEEDS = (0, 1, 2)
+DECODINGS = {
+    **{f"temperature {t}": Decoding(temperature=t) for t in (0.25, 0.5, 0.75, 1.0)},
+    **{f"top-p {p}": Decoding(top_p=p) for p in (0.5, 0.8, 0.9, 0.95)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    continued: Path
+    """Likelihood from the same policy, over as many images and steps as tuning."""
+    tuned: Mapping[str, Sequence[str]]
+    """Rows of tuning, and how each differs from the demo's config."""
+
+
+STUDIES = {
+    "captioning": Study(
+        continued=Path("configs/digits_captioning_mle_continued.toml"),
+        tuned={
+            "tuned, ends scored": (),
+            "tuned, ends not scored": (
+                "task_options.scores_end=false",
+                "task_options.document_frequencies=data/digits_captions/frequencies.arrow",
+            ),
+        },
+    ),
+    "panoptic": Study(
+        continued=Path("configs/digits_panoptic_mle_continued.toml"), tuned={"tuned": ()}
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.controls", description=__doc__)
+    parser.add_argument("task", choices=STUDIES)
+    task: str = parser.parse_args(arguments).task
+    study, path = STUDIES[task], DEMOS[task].config
+    main_metric = next(iter(DEMOS[task].figures.values()))
+    config = load_config(path)
+    start = config.policy.checkpoint
+    assert start is not None and config.data.holdout and config.data.validation
+    rows: list[dict[str, object]] = []
+
+    def add(row: str, policies: Sequence[Path], decoding: Decoding = GREEDY) -> None:
+        found = [
+            measured(config, policy, config.data.validation, decoding, seed=seed)
+            for seed, policy in enumerate(policies)
+        ]
+        rows.append({"row": row, **means(found), "seeds": len(found)})
+        print(json.dumps(rows[-1]), flush=True)
+
+    add("likelihood", [start])
+    scores = {
+        name: measured(config, start, config.data.holdout, decoding)[main_metric]
+        for name, decoding in DECODINGS.items()
+    }
+    best = max(scores, key=lambda name: scores[name])
+    print("on the holdout scenes:", json.dumps(scores), flush=True)
+    add(f"likelihood, {best}", [start] * len(SEEDS), DECODINGS[best])
+    runs = Path("runs") / f"{task}_controls"
+    for name, path_of_row, changes in (
+        ("likelihood continued", study.continued, ()),
+        *((name, path, changes) for name, changes in study.tuned.items()),
+    ):
+        add(name, [_policy_of(runs / name, path_of_row, changes, seed) for seed in SEEDS])
+    for row in rows:
+        row["machine"] = machine()
+    output = FOLDER / f"{task}_controls.jsonl"
+    output.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+
+
+def _policy_of(runs: Path, path: Path, changes: Sequence[str], seed: int) -> Path:
+    """After the last step, so that nothing is chosen."""
+    directory = runs.with_name(runs.name.replace(",", "").replace(" ", "_")) / str(seed)
+    config = load_config(path, [*changes, f"seed={seed}", f"operations.directory={directory}"])
+    start = pretrain if config.mode == "pretrain" else tune
+    with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
+        start(config, log)
+    return directory / "policy.safetensors"
+
+
+def measured(
+    config: RunConfig,
+    policy: Path,
+    data: Path | None,
+    decoding: Decoding = GREEDY,
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Metrics and facts of a policy's captions; ``seed`` draws them where decoding draws."""
+    assert data is not None
+    scenes = open_dataset(data)
+    ready = policy_for_data(
+        policy,
+        open_dataset(config.data.train),
+        task=config.task,
+        options=config.task_options,
+        threads=config.compute.threads,
+    )
+    evaluation = evaluate_policy(
+        ready.policy,
+        ready.task,
+        scenes,
+        indices=range(len(scenes)),
+        decoding=decoding,
+        seed=seed,
+    )
+    (records,) = evaluation.results.values()
+    facts = DEMOS[config.task].facts
+    return {**evaluation.metrics, **(facts(records, scenes) if facts else {})}
+
+
+def means(found: Sequence[Mapping[str, float]]) -> dict[str, object]:
+    """Each figure's mean and standard error over seeds."""
+    mean_of: dict[str, object] = {}
+    for name in found[0]:
+        values = np.array([figures[name] for figures in found])
+        error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
+        mean_of[name] = [round(float(values.mean()), 4), round(float(error), 4)]
+    return mean_of
+
+
+if __name__ == "__main__":
+    main()
