@@ -51,13 +51,17 @@ def in_image(picture_HW3: NDArray[np.uint8], example: Example, view: View) -> ND
     laid = geometry(view, height=example.height, width=example.width, input_size=size)
     y0, y1 = max(0, laid.top), min(size, laid.top + laid.height)
     x0, x1 = max(0, laid.left), min(size, laid.left + laid.width)
-    whole = np.full((laid.height, laid.width, 3), 255, dtype=np.uint8)
-    whole[y0 - laid.top : y1 - laid.top, x0 - laid.left : x1 - laid.left] = picture_HW3[
+    resized = np.full((laid.height, laid.width, 3), 255, dtype=np.uint8)
+    resized[y0 - laid.top : y1 - laid.top, x0 - laid.left : x1 - laid.left] = picture_HW3[
         y0:y1, x0:x1
     ]
-    if (laid.height, laid.width) != (example.height, example.width):
-        resized = Image.fromarray(whole).resize(
-            (example.width, example.height), Image.Resampling.BILINEAR
+    height, width = laid.source_height, laid.source_width
+    if (laid.height, laid.width) != (height, width):
+        resized = np.asarray(
+            Image.fromarray(resized).resize((width, height), Image.Resampling.BILINEAR)
         )
-        whole = np.asarray(resized)
+    whole = np.full((example.height, example.width, 3), 255, dtype=np.uint8)
+    whole[
+        laid.source_top : laid.source_top + height, laid.source_left : laid.source_left + width
+    ] = resized
     return whole[:, ::-1] if view.flip else whole

@@ -88,10 +88,10 @@ def _addresses() -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uin
 
 
 @compiled
-def _lab_function(xyz_L: NDArray[np.float64], start: float, result_L: NDArray[np.float64]) -> None:
-    """Cube root of start + xyz, in (0, 1.1], or CIELAB's line up to 0.008856."""
-    for level in range(256):
-        t = start + xyz_L[level]
+def lab_function(xyz: NDArray[np.float64], start: float, result: NDArray[np.float64]) -> None:
+    """Cube root of each start + xyz, in [0, 1.1], or CIELAB's line up to 0.008856."""
+    for i in range(len(xyz)):
+        t = start + xyz[i]
         # An inverse cube root from the exponent's bits, good to 4%; a step takes the error to
         # its third power or better.
         third = np.float64(t).view(np.int64) * (1 / 3)
@@ -99,7 +99,7 @@ def _lab_function(xyz_L: NDArray[np.float64], start: float, result_L: NDArray[np
         for _ in range(3):
             error = 1.0 - t * y * y * y
             y += y * error * (1 / 3 + error * (2 / 9 + error * (14 / 81)))
-        result_L[level] = t * y * y if t > 0.008856 else 7.787 * t + 16 / 116
+        result[i] = t * y * y if t > 0.008856 else 7.787 * t + 16 / 116
 
 
 @compiled
@@ -158,7 +158,7 @@ def _fill(
             for odd in range(2):
                 for row in range(3):
                     light = xyz_33[row, 0] * linear_L[red + odd] + xyz_33[row, 1] * linear_L[green]
-                    _lab_function(blue_xyz_3L[row], light, lab_3L[row])
+                    lab_function(blue_xyz_3L[row], light, lab_3L[row])
                 _codes(lab_3L, cos_E, sin_E, is_half, vivid_above, code_2L[odd])
             for blue in range(256):
                 both = code_2L[0, blue] | (code_2L[1, blue] << 4)

@@ -1,8 +1,8 @@
 """What a picture's colours are like: the reward's factors, and measures that it does not see.
 
 A policy can raise the reward with colours that suit nothing in the picture: uniform noise scores
-1.80, above what the paper reaches. The other figures tell: noise has a high total variation, and
-a picture that strays from the original a low PSNR.
+1.80, above what the paper reaches. The other figures tell: noise has a high total variation, one
+colour laid over everything a dominant hue, and a picture that strays from the original a low PSNR.
 
 Axes: H height, W width, 3 channels.
 """
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tasks.colorization.kernel import colour_rewards
 from tasks.colorization.lab import check_pixels, srgb_to_lab
 from tasks.colorization.reward import HueRange, VividRule
+from tasks.colorization.tripwire_kernel import batch_tripwires
 from tasks.images import BrokenImage, decode_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -38,6 +39,10 @@ class ColourMetrics:
     entropy: float
     """Of the hue over seven bins, in nats."""
     colourfulness: float
+    dominant_hue_ratio: float
+    """This and the next: see ``tripwire.ColourTripwires``."""
+    chroma: float
+    clipped_ratio: float
     total_variation_a: float
     total_variation_b: float
 
@@ -54,14 +59,13 @@ def colour_metrics(
         ValueError: not uint8 [H, W, 3], or no pixels.
     """
     rewards = colour_rewards(image_HW3[None], vivid_rule=vivid_rule, hue_range=hue_range)
-    a_HW, b_HW = np.moveaxis(srgb_to_lab(image_HW3)[..., 1:], -1, 0)
+    watched = batch_tripwires(image_HW3[None], vivid_rule=vivid_rule, hue_range=hue_range)
     return ColourMetrics(
         reward=float(rewards.reward_N[0]),
         vivid=float(rewards.vivid_N[0]),
         entropy=float(rewards.entropy_N[0]),
         colourfulness=hasler_colourfulness(image_HW3),
-        total_variation_a=total_variation(a_HW),
-        total_variation_b=total_variation(b_HW),
+        **{name: float(value_N[0]) for name, value_N in watched.items()},
     )
 
 
@@ -76,13 +80,6 @@ def hasler_colourfulness(image: NDArray[np.uint8]) -> float:
     red_green, yellow_blue = red - green, (red + green) / 2 - blue
     deviation = math.hypot(red_green.std(), yellow_blue.std())
     return deviation + 0.3 * math.hypot(red_green.mean(), yellow_blue.mean())
-
-
-def total_variation(value_HW: NDArray[np.float64]) -> float:
-    """Mean absolute difference of neighbours, across and down; 0 where there are none."""
-    across = np.abs(np.diff(value_HW, axis=1))
-    down = np.abs(np.diff(value_HW, axis=0))
-    return float((across.sum() + down.sum()) / max(across.size + down.size, 1))
 
 
 def psnr(image: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
@@ -115,10 +112,9 @@ def folder_colour_metrics(
         vivid_rule, hue_range: see ``reward.py``.
 
     Returns:
-        "n" pictures and the mean over them of "reward", "vivid", "entropy", "colourfulness",
-        "total_variation_a" and "total_variation_b"; with a reference also of "psnr" and
-        "psnr_lightness", over the pictures that differ from their original at all (None if none
-        does): "n_equal" and "n_equal_lightness" count the others.
+        "n" pictures and the mean over them of every figure of ``ColourMetrics``; with a reference
+        also of "psnr" and "psnr_lightness", over the pictures that differ from their original at
+        all (None if none does): "n_equal" and "n_equal_lightness" count the others.
 
     Raises:
         ValueError: no pictures, one that cannot be read, has no original, or another size than

@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from tasks.colorization.codec import colour_image, grey, in_image, label_maps
 from tasks.colorization.kernel import colour_rewards
 from tasks.colorization.metric import colour_metrics, lightness_psnr, psnr
 from tasks.colorization.reward import HueRange, VividRule, round_to_levels
+from tasks.colorization.tripwire_kernel import batch_tripwires
 from tasks.example import Category, Dataset, Example
 from tasks.images import decode_image
 from tasks.uvim.options import StageOneOptions
@@ -43,6 +45,11 @@ class ColorizationOptions(StageOneOptions):
     """Hue over the circle, or over "half" of it as the printed formula reads."""
 
 
+class _Reading(TypedDict):
+    vivid_rule: VividRule
+    hue_range: HueRange
+
+
 class ColorizationTask(StageOneTask[ColorizationOptions]):
     """Codec, reward and metric of colorization; implements ``tasks.task.Task``."""
 
@@ -58,6 +65,10 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
                 or is for other labels.
         """
         super().__init__("colorization", ColorizationOptions, options, score_rule=SCORE_RULE)
+
+    @property
+    def _reading(self) -> _Reading:
+        return {"vivid_rule": self._options.vivid_rule, "hue_range": self._options.hue_range}
 
     @staticmethod
     def input_images(images_GHW3: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -76,21 +87,23 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
     ) -> Score:
         """Rewards of a group's rollouts: vivid fraction times hue entropy, 0 to ln 7.
 
-        Components: "vivid" and "entropy", whose product is the reward.
+        Components: "vivid" and "entropy", whose product is the reward; and what tells when it is
+        gamed, no part of it: the fields of ``tripwire.ColourTripwires``.
 
         Raises:
             ValueError: tokens of another shape or vocabulary, or an input of another size than
                 stage I's.
         """
         self._checked_size(input_size)
-        rewards = colour_rewards(
-            self._pictures(tokens_ST, example, view, input_size=input_size),
-            vivid_rule=self._options.vivid_rule,
-            hue_range=self._options.hue_range,
-        )
+        pictures_SHW3 = self._pictures(tokens_ST, example, view, input_size=input_size)
+        rewards = colour_rewards(pictures_SHW3, **self._reading)
         return Score(
             reward_S=rewards.reward_N,
-            components={"vivid": rewards.vivid_N, "entropy": rewards.entropy_N},
+            components={
+                "vivid": rewards.vivid_N,
+                "entropy": rewards.entropy_N,
+                **batch_tripwires(pictures_SHW3, **self._reading),
+            },
         )
 
     def decode(
@@ -134,8 +147,8 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
     ) -> dict[str, float]:
         """Means over the pictures of the examples at ``indices``, as large as their images.
 
-        Keys: colour_reward, vivid, entropy, colourfulness, total_variation_a, total_variation_b;
-        and against the originals psnr and psnr_lightness, where they differ at all.
+        Keys: colour_reward, and every other figure of ``metric.ColourMetrics`` by its name; and
+        against the originals psnr and psnr_lightness, where they differ at all.
 
         Raises:
             ValueError: no indices, or an example without result.
@@ -150,16 +163,10 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
                 raise ValueError(f"image {example.image_id} ({example.file_name}) has no result")
             picture = _picture_of(record_of[example.image_id])
             original = decode_image(example.image)
-            metrics = colour_metrics(
-                picture, vivid_rule=self._options.vivid_rule, hue_range=self._options.hue_range
-            )
+            metrics = asdict(colour_metrics(picture, **self._reading))
             for name, value in {
-                "colour_reward": metrics.reward,
-                "vivid": metrics.vivid,
-                "entropy": metrics.entropy,
-                "colourfulness": metrics.colourfulness,
-                "total_variation_a": metrics.total_variation_a,
-                "total_variation_b": metrics.total_variation_b,
+                "colour_reward": metrics.pop("reward"),
+                **metrics,
                 "psnr": psnr(picture, original),
                 "psnr_lightness": lightness_psnr(picture, original),
             }.items():

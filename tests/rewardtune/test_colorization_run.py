@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from records import View
-from rewardtune import local
+from records import View, Window
+from rewardtune import evaluation, local
 from rewardtune.assembly import assemble
 from rewardtune.cli import app
+from rewardtune.run_log import JsonLinesLog
 from tasks.batch import images_in_view
-from tests.rewardtune.tiny_run import SILENT, tiny_config
+from tasks.colorization.tripwire import ColourTripwires
+from tasks.example import Dataset
+from tasks.view import ViewConfig
+from tests.rewardtune.tiny_run import SILENT, tiny_config, tiny_tune
 from tests.rewardtune.tiny_stage_one import check_that_tuning_repeats, write_panoptic_digits
 from tests.tasks.uvim.small import write_stage_one
 
@@ -54,6 +61,44 @@ def test_a_policy_tunes_to_the_same_bytes_twice(
     data: Path, stage_one: Path, policy: Path, tmp_path: Path
 ) -> None:
     check_that_tuning_repeats(data, stage_one, policy, tmp_path, task="colorization")
+
+
+def test_every_step_logs_what_tells_that_the_reward_is_gamed(
+    data: Path, stage_one: Path, policy: Path, tmp_path: Path
+) -> None:
+    config = tiny_tune(data, policy, tmp_path, task="colorization", learner={"num_steps": 1})
+    log = JsonLinesLog(tmp_path / "log.jsonl")
+    local.tune(config.model_copy(update={"task_options": {"stage_one": str(stage_one)}}), log)
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (record,) = [line for line in lines if "reward_vivid" in line]
+    for field in fields(ColourTripwires):
+        assert record[f"reward_{field.name}"] >= 0
+    assert record["reward_chroma"] > 0
+
+
+def test_what_was_trained_on_squeezed_pictures_is_measured_on_such(
+    data: Path, stage_one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[View] = []
+
+    def watching(dataset: Dataset, rows: Sequence[tuple[int, View]], **how: Any) -> Any:
+        seen.extend(view for _, view in rows)
+        return images_in_view(dataset, rows, **how)
+
+    monkeypatch.setattr(evaluation, "images_in_view", watching)
+    config = tiny_config(data, tmp_path, task="colorization", learner={"num_steps": 1})
+    views = ViewConfig(flip_probability=0.5, keep_aspect=False, min_crop_area=0.3)
+    config = config.model_copy(
+        update={
+            "task_options": {"stage_one": str(stage_one)},
+            "data": config.data.model_copy(update={"views": views}),
+        }
+    )
+    policy = local.pretrain(config, SILENT).policy_path
+    holdout = ["evaluate", str(policy), "--data", str(data / "holdout")]
+    assert CliRunner().invoke(app, holdout).exit_code == 0
+    assert len(seen) > 1 and set(seen) == {View(window=Window())}
 
 
 def test_predictions_are_pictures_from_which_the_figures_come_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ import pytest
 from PIL import Image
 
 from tasks.colorization.metric import (
+    ColourMetrics,
     colour_metrics,
     folder_colour_metrics,
     hasler_colourfulness,
     lightness_psnr,
     psnr,
-    total_variation,
 )
 from tasks.colorization.reward import colour_reward
+from tasks.colorization.tripwire import colour_tripwires
 from tests.tasks.colorization.shared_pictures import SHARED, needs_shared
 
 
@@ -51,12 +53,6 @@ def test_colourfulness_is_its_formula_pixel_by_pixel() -> None:
     assert hasler_colourfulness(np.full((3, 3, 3), 90, dtype=np.uint8)) == 0
 
 
-def test_total_variation_is_the_mean_step_between_neighbours() -> None:
-    assert total_variation(np.array([[0.0, 3.0], [1.0, 1.0]])) == (3 + 0 + 1 + 2) / 4
-    assert total_variation(np.full((4, 5), 7.0)) == 0
-    assert total_variation(np.array([[5.0]])) == 0
-
-
 def test_psnr_is_that_of_the_mean_squared_error() -> None:
     image = noise()
     assert psnr(image, image) == math.inf
@@ -81,6 +77,8 @@ def test_a_pictures_figures_hold_the_rewards_own() -> None:
     assert metrics.reward == pytest.approx(reward.reward, abs=1e-15)
     assert metrics.vivid == pytest.approx(reward.vivid, abs=1e-15)
     assert metrics.entropy == pytest.approx(reward.entropy, abs=1e-15)
+    for name, value in asdict(colour_tripwires(image)).items():
+        assert getattr(metrics, name) == pytest.approx(value, abs=1e-10)
     squared = colour_metrics(image, vivid_rule="squared", hue_range="half")
     assert squared.vivid >= metrics.vivid and squared.entropy != metrics.entropy
 
@@ -93,7 +91,9 @@ def test_a_folders_figures_are_the_means_of_its_pictures(tmp_path: Path) -> None
     metrics = folder_colour_metrics(tmp_path / "ours", per_image=True)
     assert metrics["n"] == 3
     assert [row["file"] for row in metrics["images"]] == list(images)
-    for name in ("reward", "vivid", "entropy", "colourfulness", "total_variation_a"):
+    names = [field.name for field in fields(ColourMetrics)]
+    assert list(metrics) == ["n", *names, "images"]
+    for name in names:
         values = [getattr(colour_metrics(image), name) for image in images.values()]
         assert metrics[name] == pytest.approx(np.mean(values), rel=1e-14)
         assert [row[name] for row in metrics["images"]] == values

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from records import View
+from records import View, Window
 from tasks.colorization import TASK
-from tasks.colorization.codec import colour_image, grey
+from tasks.colorization.codec import colour_image, grey, in_image
 from tasks.colorization.metric import folder_colour_metrics
 from tasks.colorization.reward import colour_reward, round_to_levels
 from tasks.colorization.task import ColorizationTask
+from tasks.colorization.tripwire import ColourTripwires, colour_tripwires
 from tasks.images import decode_image
 from tasks.task import PicturedTask, load_task
+from tasks.view import geometry, view_image
 from tests.tasks.uvim.small import SIZE, Examples, example, write_stage_one
 
-VIEWS = (View(), View(flip=True), View(scale=1.4, offset_y=0.3, offset_x=1.0), View(scale=0.6))
+VIEWS = (
+    View(),
+    View(flip=True),
+    View(scale=1.4, offset_y=0.3, offset_x=1.0),
+    View(scale=0.6),
+    View(flip=True, window=Window()),
+    View(offset_y=0.5, offset_x=1.0, window=Window(aspect=1.2, min_area=0.3, size=0.1)),
+)
 
 
 def task(folder: Path, **options: Any) -> ColorizationTask:
@@ -69,6 +79,26 @@ def test_rewards_are_those_of_the_decoded_pictures(tmp_path: Path, view: View) -
         assert score.reward_S[row] == pytest.approx(expected.reward, abs=1e-12)
         assert score.components["vivid"][row] == pytest.approx(expected.vivid, abs=1e-12)
         assert score.components["entropy"][row] == pytest.approx(expected.entropy, abs=1e-12)
+
+
+@pytest.mark.parametrize("reading", [{}, {"vivid_rule": "squared", "hue_range": "half"}])
+def test_what_is_watched_is_that_of_the_decoded_pictures(
+    tmp_path: Path, reading: dict[str, Any]
+) -> None:
+    built, tokens = task(tmp_path, **reading), drawn(5)
+    components = built.score(tokens, example(), View(), input_size=SIZE).components
+    context = grey(colour_image(example(), View(), input_size=SIZE))
+    for row, picture in enumerate(built.codec.decode_colours(tokens, context)):
+        watched = asdict(colour_tripwires(round_to_levels(picture), **reading))
+        assert components.keys() == {"vivid", "entropy"} | watched.keys()
+        for name, value in watched.items():
+            assert components[name][row] == pytest.approx(value, abs=1e-10)
+
+
+def test_what_is_watched_is_no_part_of_the_reward(tmp_path: Path) -> None:
+    score = task(tmp_path).score(drawn(5), example(), View(), input_size=SIZE)
+    product = score.components["vivid"] * score.components["entropy"]
+    np.testing.assert_array_equal(score.reward_S, product)
 
 
 def test_nothing_is_seen_of_the_colours_but_their_grey(tmp_path: Path) -> None:
@@ -124,6 +154,8 @@ def test_files_give_the_figures_of_the_records(tmp_path: Path) -> None:
     for ours, theirs in [("colour_reward", "reward"), *((n, n) for n in ("vivid", "psnr"))]:
         assert figures[ours] == pytest.approx(official[theirs], rel=1e-12)
     assert next(iter(figures)) == "colour_reward"
+    for field in fields(ColourTripwires):
+        assert figures[field.name] == pytest.approx(official[field.name], rel=1e-12)
 
 
 def test_pictures_have_the_image_s_size(tmp_path: Path) -> None:
@@ -133,6 +165,24 @@ def test_pictures_have_the_image_s_size(tmp_path: Path) -> None:
         assert picture.shape == (24, 32, 3) and picture.dtype == np.uint8
     np.testing.assert_array_equal(built.draw(example(), None), decode_image(example().image))
     assert built.draw(example(), [record]).shape == (24, 32, 3)
+
+
+def test_a_picture_of_a_window_lies_where_the_window_was() -> None:
+    shown = example()
+    window = Window(aspect=1.2, min_area=0.3, size=0.1)
+    view = View(flip=True, offset_y=0.5, offset_x=1.0, window=window)
+    laid = geometry(view, height=24, width=32, input_size=SIZE)
+    back = in_image(np.full((SIZE, SIZE, 3), 7, np.uint8), shown, view)
+    expected = np.full((24, 32, 3), 255, np.uint8)
+    # Offset 1 is at the right of the flipped image: at the left of the image itself.
+    expected[laid.source_top :][: laid.source_height, : laid.source_width] = 7
+    np.testing.assert_array_equal(back, expected)
+    # Stretched and back, a picture is what it was but for the resampling.
+    soft = np.add.outer(np.arange(24), np.arange(32))[..., None].repeat(3, axis=-1).astype(np.uint8)
+    whole = View(flip=True, window=Window())
+    stretched = round_to_levels(view_image(soft, whole, input_size=SIZE))
+    returned = in_image(stretched, shown, whole)
+    assert np.abs(returned.astype(int) - soft).max() <= 2
 
 
 def test_switches_change_the_reward(tmp_path: Path) -> None:
