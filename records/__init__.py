@@ -1,6 +1,6 @@
 """What moves between the parts: frozen values of numpy arrays and plain Python."""
 
-from records.group import Group, Published, Score, ScoredGroup, TokenTargets, View
+from records.group import Group, Published, Score, ScoredGroup, TokenTargets, View, Window
 from records.weights import (
     CanaryLogProbs,
     PackedTensor,
@@ -23,4 +23,5 @@ __all__ = [
     "View",
     "WeightBuffer",
     "WeightManifest",
+    "Window",
 ]

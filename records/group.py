@@ -13,18 +13,34 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """The part of an image that is stretched over the whole input, whatever its aspect."""
+
+    aspect: float = 0.0
+    """Its width over its height, in pixels of the image; 0: all of the image, whatever that has."""
+    min_area: float = 0.0
+    """What share of the image's area it has at least."""
+    size: float = 0.0
+    """From 0, a window of the least area, to 1, the largest of its aspect that the image holds:
+    heights between lie evenly. Where not even that has ``min_area``, all of the image is shown."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """How an image and its target are laid into the model's input, shared by both.
 
-    The image's longer side becomes ``scale`` times the input's side; what room is left over
-    (or, for scale > 1, what is cut off) is divided by the offsets: 0 puts it all at the bottom
-    and right, 1 all at the top and left. Flipping comes first.
+    Without a window the image keeps its aspect: its longer side becomes ``scale`` times the
+    input's side. What room is left over (or, for scale > 1 and for a window, what is cut off) is
+    divided by the offsets: 0 puts it all at the bottom and right, 1 all at the top and left.
+    Flipping comes first.
     """
 
     flip: bool = False
     scale: float = 1.0
+    """1 where there is a window, which says itself how large things are."""
     offset_y: float = 0.0
     offset_x: float = 0.0
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

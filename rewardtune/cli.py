@@ -205,6 +205,7 @@ def evaluate(
             score_rules=[score_rule] if score_rule else None,
             decoding=_decoding(temperature, top_p),
             seed=seed,
+            view=loaded.view,
             progress=progress,
         )
     if output is not None:

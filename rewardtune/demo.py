@@ -167,6 +167,7 @@ def _measure(ready: ReadyPolicy, scenes: Dataset, demo: Demo, *, title: str) -> 
             scenes,
             indices=range(len(scenes)),
             score_rules=ready.task.score_rules,
+            view=ready.view,
             progress=progress,
         )
     if demo.facts is None:

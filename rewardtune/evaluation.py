@@ -24,7 +24,7 @@ _BATCH_SIZE = 50
 """Examples decoded together. Fixed: batch shape moves bits, and figures should not."""
 
 VIEW = View()
-"""Everything is measured on the whole image, unflipped."""
+"""Everything is measured on the whole image, unflipped: padded, unless a run's views say other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ def evaluate_policy(
     score_rules: Sequence[str] | None = None,
     decoding: Decoding = GREEDY,
     seed: int = 0,
+    view: View = VIEW,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Decode one sequence per example and score it, without any augmentation.
@@ -56,6 +57,7 @@ def evaluate_policy(
             task's default.
         decoding: greedy unless the decoding itself is what is studied.
         seed: of the draws, where decoding samples.
+        view: of every image; that of the run's ``data.views.whole``, as the policy has seen.
         progress: called with examples done and to do.
 
     Raises:
@@ -74,10 +76,10 @@ def evaluate_policy(
     rewards: list[float] = []
     for start in range(0, len(indices), _BATCH_SIZE):
         batch = list(indices[start : start + _BATCH_SIZE])
-        samples = _decode(policy, task, dataset, batch, decoding=decoding, seed=seed)
+        samples = _decode(policy, task, dataset, batch, decoding=decoding, seed=seed, view=view)
         for row, index in enumerate(batch):
             example, tokens_T = dataset.example(index), samples.tokens_ST[row]
-            score = task.score(tokens_T[None], example, VIEW, input_size=policy.input_size)
+            score = task.score(tokens_T[None], example, view, input_size=policy.input_size)
             rewards.append(float(score.reward_S[0]))
             for rule in rules:
                 results[rule] += task.predict(
@@ -85,7 +87,7 @@ def evaluate_policy(
                     samples.log_probs_ST[row],
                     samples.probe_log_probs_STQ[row],
                     example,
-                    VIEW,
+                    view,
                     input_size=policy.input_size,
                     score_rule=rule,
                 )
@@ -116,10 +118,11 @@ def _decode(
     *,
     decoding: Decoding,
     seed: int,
+    view: View,
 ) -> _Decoded:
     device = next(policy.module.parameters()).device
     images_GHWC = images_in_view(
-        dataset, [(index, VIEW) for index in indices], task=task, input_size=policy.input_size
+        dataset, [(index, view) for index in indices], task=task, input_size=policy.input_size
     )
     uniforms_NT = uniforms(
         seed=seed,

@@ -57,7 +57,7 @@ def import_checkpoint(
             f"checkpoint {checkpoint} looks like stage '{looks}', not '{stage}': leave out "
             f"--stage, or name the right file"
         )
-    provenance = {"imported_from": Path(checkpoint).name}
+    provenance: dict[str, Any] = {"imported_from": Path(checkpoint).name}
     options = task_options(option or ())
     if looks == "one":
         _import_stage_one(
@@ -66,6 +66,9 @@ def import_checkpoint(
     else:
         if task is None:
             raise ValueError(f"a stage '{looks}' needs the task that it is for: give --task")
+        if looks == "two":
+            # UViM squeezes pictures into the square input.
+            provenance["keep_aspect"] = False
         _import_policy(
             checkpoint,
             output,

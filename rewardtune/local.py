@@ -193,6 +193,7 @@ def holdout_metrics(parts: Parts) -> Mapping[str, float] | None:
         if settings.decoding == "greedy"
         else Decoding(temperature=settings.temperature, top_p=settings.top_p),
         seed=parts.config.seed,
+        view=parts.config.data.views.whole,
     )
     return evaluation.metrics
 

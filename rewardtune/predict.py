@@ -16,7 +16,7 @@ from PIL import Image
 from policies.draw import GREEDY, Decoding
 from policies.policy import Policy
 from policies.policy_file import LoadedPolicy, check_vocabulary, load_policy
-from records import Score
+from records import Score, View
 from rewardtune.draw import (
     annotated_boxes,
     draw_boxes,
@@ -24,12 +24,13 @@ from rewardtune.draw import (
     predicted_boxes,
     side_by_side,
 )
-from rewardtune.evaluation import evaluate_policy
+from rewardtune.evaluation import VIEW, evaluate_policy
 from rewardtune.json_file import write_json
 from tasks.example import Category, Dataset, Example
 from tasks.image_folder import ImageFolder
 from tasks.images import decode_image
 from tasks.task import PicturedTask, Task, load_task
+from tasks.view import ViewConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class ReadyPolicy:
 
     policy: Policy
     task: Task
+    view: View = VIEW
+    """In which it is to be shown whole images: as its training laid them into the input."""
 
 
 def policy_for_data(
@@ -116,6 +119,7 @@ def write_predictions(
         score_rules=[score_rule] if score_rule else None,
         decoding=decoding,
         seed=seed,
+        view=ready.view,
         progress=progress,
     )
     (records,) = evaluation.results.values()
@@ -169,7 +173,8 @@ def _ready(
     built = load_task(task, {**known, **(options or {})}, categories=categories)
     check_vocabulary(loaded.vocabulary, built.describe_vocabulary(), path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return ReadyPolicy(policy=loaded.policy.to(device).eval(), task=built)
+    views = ViewConfig(keep_aspect=loaded.provenance.get("keep_aspect", True))
+    return ReadyPolicy(policy=loaded.policy.to(device).eval(), task=built, view=views.whole)
 
 
 class _Unjudged:

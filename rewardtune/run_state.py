@@ -99,6 +99,8 @@ def write_policy(parts: Parts, path: Path, *, step: int) -> None:
             "step": step,
             "train_digest": parts.train.digest,
             "checkpoint_digest": parts.config.policy.checkpoint_digest,
+            # Said only where it does not, so that files of other runs keep their bytes.
+            **({} if parts.config.data.views.keep_aspect else {"keep_aspect": False}),
         },
     )
 

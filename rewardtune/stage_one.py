@@ -307,7 +307,9 @@ def _measured(
 ) -> dict[str, float]:
     wanted = config.evaluation.num_examples or len(holdout)
     indices = range(min(wanted, len(holdout)))
-    return reconstruction_metrics(network, config.task, holdout, indices=indices)
+    return reconstruction_metrics(
+        network, config.task, holdout, indices=indices, view=config.data.views.whole
+    )
 
 
 def _write(

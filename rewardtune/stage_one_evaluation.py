@@ -30,17 +30,25 @@ from tasks.uvim.stage_one import StageOne
 
 _BATCH_SIZE = 50
 VIEW = View()
-"""Everything is measured on the whole image, unflipped."""
+"""Everything is measured on the whole image, unflipped: padded, unless a run's views say other."""
 
 
 @torch.no_grad()
 def reconstruction_metrics(
-    network: StageOne, task: StageOneTask, dataset: Dataset, *, indices: Sequence[int]
+    network: StageOne,
+    task: StageOneTask,
+    dataset: Dataset,
+    *,
+    indices: Sequence[int],
+    view: View = VIEW,
 ) -> dict[str, float]:
     """Figures of labels that went through the codes, the main one first.
 
     "panoptic": pq, sq, rq, pq_things, pq_stuff at the images' own sizes. "colorization": psnr of
     the input-sized picture, and its reward, vivid fraction and hue entropy.
+
+    Args:
+        view: of every picture: the whole of it, laid into the input as in training.
 
     Raises:
         ValueError: no examples.
@@ -48,21 +56,23 @@ def reconstruction_metrics(
     if not indices:
         raise ValueError("evaluation needs at least one example: the data set is empty")
     measure = _panoptic if task == "panoptic" else _colours
-    return measure(network, dataset, indices)
+    return measure(network, dataset, indices, view)
 
 
-def _panoptic(network: StageOne, dataset: Dataset, indices: Sequence[int]) -> dict[str, float]:
+def _panoptic(
+    network: StageOne, dataset: Dataset, indices: Sequence[int], view: View
+) -> dict[str, float]:
     is_thing_C = np.array([category.is_thing for category in dataset.categories])
     maps: dict[int, NDArray[np.int64]] = {}
     results = []
     decoder = network.decoder
-    for rows, batch in _batches(network, "panoptic", dataset, indices):
+    for rows, batch in _batches(network, "panoptic", dataset, indices, view):
         codewords = network.codebook.lookup(network.encode(batch.labels, batch.images_NHWC))
         state = decoder.states(codewords, decoder.context(batch.images_NHWC))
         for index, map_HW2 in zip(rows, decode_panoptic(decoder, state), strict=True):
             example = dataset.example(index)
             found, label_of = segments_of(
-                in_image(map_HW2.cpu().numpy(), example, VIEW), is_thing_C=is_thing_C
+                in_image(map_HW2.cpu().numpy(), example, view), is_thing_C=is_thing_C
             )
             category_ids = {i: dataset.categories[label].id for i, label in label_of.items()}
             maps[example.image_id] = found
@@ -73,9 +83,11 @@ def _panoptic(network: StageOne, dataset: Dataset, indices: Sequence[int]) -> di
     )
 
 
-def _colours(network: StageOne, dataset: Dataset, indices: Sequence[int]) -> dict[str, float]:
+def _colours(
+    network: StageOne, dataset: Dataset, indices: Sequence[int], view: View
+) -> dict[str, float]:
     figures: defaultdict[str, list[float]] = defaultdict(list)
-    for _, batch in _batches(network, "colorization", dataset, indices):
+    for _, batch in _batches(network, "colorization", dataset, indices, view):
         code = network.encode(batch.labels, batch.images_NHWC)
         output = network.decode(code, batch.images_NHWC)[COLOUR]
         found = round_to_levels(join_channels(output, network.config.patch_size).cpu().numpy())
@@ -90,7 +102,7 @@ def _colours(network: StageOne, dataset: Dataset, indices: Sequence[int]) -> dic
 
 
 def _batches(
-    network: StageOne, task: StageOneTask, dataset: Dataset, indices: Sequence[int]
+    network: StageOne, task: StageOneTask, dataset: Dataset, indices: Sequence[int], view: View
 ) -> Iterator[tuple[Sequence[int], LabelledBatch]]:
     device = _device(network)
     for start in range(0, len(indices), _BATCH_SIZE):
@@ -98,7 +110,7 @@ def _batches(
         batch = labelled_batch(
             task,
             dataset,
-            [(index, VIEW) for index in rows],
+            [(index, view) for index in rows],
             input_size=network.config.input_size,
         )
         yield rows, batch.rows(slice(None), device)

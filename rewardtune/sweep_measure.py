@@ -85,6 +85,7 @@ def _metrics(
         dataset,
         indices=range(len(dataset)),
         score_rules=[rule] if rule else None,
+        view=parts.config.data.views.whole,
         progress=progress,
     ).metrics
 

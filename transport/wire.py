@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from protos.v1 import group_pb2 as pb
-from records import Group, Published, Score, ScoredGroup, View
+from records import Group, Published, Score, ScoredGroup, View, Window
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Of any one message. A usual group has 2 to 10 kB; gRPC's own default limit is the same."""
@@ -69,13 +69,11 @@ def scored_group_from_bytes(data: bytes) -> ScoredGroup:
 
 def _group_message(group: Group) -> pb.Group:
     _check_group(group)
-    view, published = group.view, group.published
+    published = group.published
     return pb.Group(
         ordinal=group.ordinal,
         example=group.example,
-        view=pb.View(
-            flip=view.flip, scale=view.scale, offset_y=view.offset_y, offset_x=view.offset_x
-        ),
+        view=_view_message(group.view),
         published=pb.Published(term=published.term, policy_version=published.policy_version),
         tokens=_pack(group.tokens_ST, _INT32, name="tokens"),
         log_probs=_pack(group.log_probs_ST, _FLOAT32, name="log_probs"),
@@ -85,11 +83,11 @@ def _group_message(group: Group) -> pb.Group:
 
 def _group(message: pb.Group) -> Group:
     _require(message, "view", "published", "tokens", "log_probs", "probe_log_probs")
-    view, published = message.view, message.published
+    published = message.published
     group = Group(
         ordinal=message.ordinal,
         example=message.example,
-        view=View(flip=view.flip, scale=view.scale, offset_y=view.offset_y, offset_x=view.offset_x),
+        view=_view(message.view),
         published=Published(term=published.term, policy_version=published.policy_version),
         tokens_ST=_unpack(message.tokens, _INT32, name="tokens"),
         log_probs_ST=_unpack(message.log_probs, _FLOAT32, name="log_probs"),
@@ -97,6 +95,32 @@ def _group(message: pb.Group) -> Group:
     )
     _check_group(group)
     return group
+
+
+def _view_message(view: View) -> pb.View:
+    window = view.window
+    return pb.View(
+        flip=view.flip,
+        scale=view.scale,
+        offset_y=view.offset_y,
+        offset_x=view.offset_x,
+        window=None
+        if window is None
+        else pb.Window(aspect=window.aspect, min_area=window.min_area, size=window.size),
+    )
+
+
+def _view(message: pb.View) -> View:
+    window = message.window
+    return View(
+        flip=message.flip,
+        scale=message.scale,
+        offset_y=message.offset_y,
+        offset_x=message.offset_x,
+        window=Window(aspect=window.aspect, min_area=window.min_area, size=window.size)
+        if message.HasField("window")
+        else None,
+    )
 
 
 def _score_message(score: Score) -> pb.Score:

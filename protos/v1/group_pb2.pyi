@@ -19,16 +19,28 @@ DTYPE_FLOAT32: DType
 DTYPE_FLOAT64: DType
 
 class View(_message.Message):
-    __slots__ = ("flip", "scale", "offset_y", "offset_x")
+    __slots__ = ("flip", "scale", "offset_y", "offset_x", "window")
     FLIP_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
     OFFSET_Y_FIELD_NUMBER: _ClassVar[int]
     OFFSET_X_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
     flip: bool
     scale: float
     offset_y: float
     offset_x: float
-    def __init__(self, flip: _Optional[bool] = ..., scale: _Optional[float] = ..., offset_y: _Optional[float] = ..., offset_x: _Optional[float] = ...) -> None: ...
+    window: Window
+    def __init__(self, flip: _Optional[bool] = ..., scale: _Optional[float] = ..., offset_y: _Optional[float] = ..., offset_x: _Optional[float] = ..., window: _Optional[_Union[Window, _Mapping]] = ...) -> None: ...
+
+class Window(_message.Message):
+    __slots__ = ("aspect", "min_area", "size")
+    ASPECT_FIELD_NUMBER: _ClassVar[int]
+    MIN_AREA_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    aspect: float
+    min_area: float
+    size: float
+    def __init__(self, aspect: _Optional[float] = ..., min_area: _Optional[float] = ..., size: _Optional[float] = ...) -> None: ...
 
 class Published(_message.Message):
     __slots__ = ("term", "policy_version")

@@ -33,8 +33,9 @@ def map_in_view(
     """
     height, width = map_HW.shape
     laid = geometry(view, height=height, width=width, input_size=input_size)
-    rows, shows_row = _seen(input_size, laid.top, laid.height, height)
-    columns, shows_column = _seen(input_size, laid.left, laid.width, width)
+    rows, shows_row = _seen(input_size, laid.top, laid.height, laid.source_height)
+    columns, shows_column = _seen(input_size, laid.left, laid.width, laid.source_width)
+    rows, columns = rows + laid.source_top, columns + laid.source_left
     if view.flip:
         columns = width - 1 - columns
     shown_HW = map_HW[rows[:, None], columns]
@@ -51,21 +52,25 @@ def map_from_view(
     """
     input_size = len(map_HW)
     laid = geometry(view, height=height, width=width, input_size=input_size)
-    rows = nearest(height, laid.height) + laid.top
-    columns = nearest(width, laid.width) + laid.left
+    rows, is_in_row = _seen(height, laid.source_top, laid.source_height, laid.height)
+    columns, is_in_column = _seen(width, laid.source_left, laid.source_width, laid.width)
+    rows, columns = rows + laid.top, columns + laid.left
     if view.flip:
-        columns = columns[::-1]
-    is_in_row = (rows >= 0) & (rows < input_size)
-    is_in_column = (columns >= 0) & (columns < input_size)
+        columns, is_in_column = columns[::-1], is_in_column[::-1]
+    is_in_row &= (rows >= 0) & (rows < input_size)
+    is_in_column = is_in_column & (columns >= 0) & (columns < input_size)
     last = input_size - 1
     shown_HW = map_HW[rows.clip(0, last)[:, None], columns.clip(0, last)]
     return np.where(is_in_row[:, None] & is_in_column, shown_HW, outside).astype(map_HW.dtype)
 
 
 def _seen(
-    input_size: int, start: int, length: int, num_source: int
+    num_rows: int, start: int, length: int, num_source: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """For each row of the input the row of the image that it shows, and whether it shows one."""
-    laid = np.arange(input_size, dtype=np.int64) - start
+    """Which of ``num_source`` rows, laid over ``length`` from ``start``, each row shows.
+
+    And whether it shows one.
+    """
+    laid = np.arange(num_rows, dtype=np.int64) - start
     source = (2 * laid + 1) * num_source // (2 * length)
     return source.clip(0, num_source - 1), (laid >= 0) & (laid < length)

@@ -94,6 +94,7 @@ def test_a_stage_two_becomes_a_policy_of_its_task(
     categories = open_dataset(data / "train").categories
     needed = TASK({"stage_one": str(stage_one)}, categories=categories).describe_vocabulary()
     assert loaded.vocabulary == needed
+    assert loaded.provenance["keep_aspect"] is False
     assert isinstance(loaded.policy, EncoderDecoder)
     for name, array in published(loaded.policy).items():
         np.testing.assert_array_equal(array, arrays[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from learner.config import AdafactorConfig
+from records import View, Window
 from rewardtune.config import RunConfig
 from rewardtune.stage_one_config import load_stage_one_config
 from tasks.colorization.task import ColorizationOptions
@@ -152,6 +153,18 @@ def test_a_full_size_stage_one_has_as_many_values_as_the_published(
     with torch.device("meta"):
         network = StageOne(config.network.sizes(config.task, 133))
     assert sum(tensor.numel() for tensor in network.state_dict().values()) == num_values
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", ["stage_one", "mle", "tune"])
+def test_all_runs_see_flipped_inception_crops_squeezed_into_the_input(task: str, kind: str) -> None:
+    path = PAPER / f"{task}_{kind}.toml"
+    config = load_stage_one_config(path) if kind == "stage_one" else load(f"{task}_{kind}")
+    views = config.data.views
+    assert (views.flip_probability, views.keep_aspect) == (0.5, False)
+    assert views.min_crop_area == 0.05
+    assert (views.min_crop_aspect, views.max_crop_aspect) == (0.75, 1.33)
+    assert views.whole == View(window=Window())
 
 
 def test_the_rewards_are_the_papers() -> None:

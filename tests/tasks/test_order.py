@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from records import View
 from tasks.order import DataOrder, OrderEntry
 from tasks.view import ViewConfig
 
@@ -55,6 +56,26 @@ def test_views_differ_by_ordinal_and_seed_but_not_by_data_set() -> None:
 def test_plain_views_where_none_are_asked_for() -> None:
     order = DataOrder(10, seed=3, views=ViewConfig())
     assert all(not e.view.flip and e.view.scale == 1.0 for e in _entries(order, range(30)))
+
+
+def test_the_views_are_the_same_in_every_version_of_this_program() -> None:
+    assert DataOrder(8, seed=42, views=_VIEWS).entry(3).view == View(
+        flip=False,
+        scale=0.5027155037275531,
+        offset_y=0.5948698556252177,
+        offset_x=0.776133555822645,
+    )
+
+
+def test_crops_are_drawn_from_the_ordinal_alone() -> None:
+    views = ViewConfig(keep_aspect=False, flip_probability=0.5, min_crop_area=0.05)
+    drawn = [e.view for e in _entries(DataOrder(10, seed=3, views=views), range(200))]
+    assert drawn == [DataOrder(7, seed=3, views=views).entry(o).view for o in range(200)]
+    windows = [view.window for view in drawn if view.window is not None]
+    assert len({window.size for window in windows}) == 200
+    assert len({window.aspect for window in windows}) == 200
+    assert all(0.75 <= window.aspect <= 1.33 for window in windows)
+    assert {window.min_area for window in windows} == {0.05}
 
 
 def test_places_are_evenly_spread() -> None:

@@ -1,4 +1,6 @@
+import struct
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,12 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from protos.v1 import group_pb2 as pb
-from records import Group, Published, Score, ScoredGroup, View
+from records import Group, Published, Score, ScoredGroup, View, Window
 from transport import wire
 
 counts = st.integers(0, 2**64 - 1)
 numbers = st.floats(allow_nan=False)
-views = st.builds(View, flip=st.booleans(), scale=numbers, offset_y=numbers, offset_x=numbers)
+windows = st.none() | st.builds(Window, aspect=numbers, min_area=numbers, size=numbers)
+views = st.builds(
+    View, flip=st.booleans(), scale=numbers, offset_y=numbers, offset_x=numbers, window=windows
+)
 names = st.text(max_size=10)
 
 
@@ -120,6 +125,18 @@ def test_arrays_lie_little_endian_in_c_order() -> None:
     assert message.tokens.data == b"".join(i.to_bytes(4, "little") for i in range(6))
     transposed = np.asfortranarray(a_group().tokens_ST)
     assert np.ascontiguousarray(transposed).tobytes() == message.tokens.data
+
+
+def test_a_view_without_window_has_the_bytes_that_it_had_before_there_were_any() -> None:
+    message = pb.Group.FromString(wire.group_to_bytes(a_group()))
+    # flip; scale and offset_y as doubles; an offset of 0 takes no bytes.
+    expected = b"\x08\x01" + b"\x11" + struct.pack("<d", 0.5) + b"\x19" + struct.pack("<d", 0.25)
+    assert message.view.SerializeToString(deterministic=True) == expected
+
+
+def test_a_window_of_the_whole_image_is_told_from_none() -> None:
+    group = replace(a_group(), view=View(window=Window()))
+    assert wire.group_from_bytes(wire.group_to_bytes(group)).view == View(window=Window())
 
 
 def test_arrays_that_came_over_the_wire_can_be_written_to() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from records import Group, Published, Score, View
+from records import Group, Published, Score, View, Window
 from tasks.detection import TASK
 from tasks.detection.codec import Boxes, DetectionCodec
 from tasks.detection.task import DetectionTask
@@ -251,7 +251,14 @@ def test_predictions_are_coco_results_in_pixels(rule: str, expected: float) -> N
 
 
 @pytest.mark.parametrize(
-    "view", [View(), View(flip=True), View(scale=1.25, offset_y=0.5, offset_x=0.5)]
+    "view",
+    [
+        View(),
+        View(flip=True),
+        View(scale=1.25, offset_y=0.5, offset_x=0.5),
+        View(window=Window()),
+        View(flip=True, offset_y=0.5, offset_x=0.5, window=Window(1.1, 0.6, 0.5)),
+    ],
 )
 def test_decoded_boxes_are_in_pixels_of_the_image_whatever_the_view(view: View) -> None:
     task = task_of()

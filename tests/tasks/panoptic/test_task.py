@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records import View
+from records import View, Window
 from reward_workers.contents import found_contents
 from reward_workers.digest import ScorerSettings, reward_digest, scoring_sources
 from tasks.example import Category
@@ -38,7 +38,14 @@ from tests.tasks.uvim.small import (
     write_stage_one,
 )
 
-VIEWS = (View(), View(flip=True), View(scale=1.4, offset_y=0.3, offset_x=1.0), View(scale=0.6))
+VIEWS = (
+    View(),
+    View(flip=True),
+    View(scale=1.4, offset_y=0.3, offset_x=1.0),
+    View(scale=0.6),
+    View(flip=True, window=Window()),
+    View(offset_y=0.5, offset_x=1.0, window=Window(aspect=1.2, min_area=0.3, size=0.1)),
+)
 ROOT = Path(__file__).resolve().parents[3]
 
 
