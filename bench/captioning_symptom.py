@@ -11,7 +11,6 @@ demo-captioning`` writes; works in ``runs/captioning_symptom``, half an hour on 
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -20,12 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.controls import STUDIES, means, measured
+from bench.controls import SEEDS, STUDIES, means, measured, policy_of
 from rewardtune.config_file import load_config
 from rewardtune.demo_table import DEMOS
-from rewardtune.local import pretrain, tune
 from rewardtune.machine import machine
-from rewardtune.run_log import open_run_log
 from tasks.captioning.caption_sources import captions_of
 from tasks.captioning.frequency_builder import CountingOptions, build_document_frequencies
 from tasks.captioning.wording import FUNCTION_WORDS
@@ -37,7 +34,6 @@ OUTPUT = Path(__file__).with_suffix(".jsonl")
 SCENES = Path("data/digits_captions")
 RUNS = Path("runs/captioning_symptom")
 TUNE = DEMOS["captioning"].config
-SEEDS = (0, 1, 2)
 SPLITS = ("train", "holdout", "validation")
 CUT_SHARE = 0.05
 NUM_STEPS_OF_LIKELIHOOD = 2_000
@@ -129,37 +125,25 @@ def _settings(data: Path, *, scores_end: bool) -> list[str]:
 
 
 def _likelihood(data: Path) -> Path:
-    directory = RUNS / "likelihood"
-    config = load_config(
-        STUDIES["captioning"].continued,
-        [
-            *_settings(data, scores_end=True),
-            f"learner.num_steps={NUM_STEPS_OF_LIKELIHOOD}",
-            "learner.optimizer.learning_rate=5e-4",
-            "learner.schedule.decay=cosine",
-            "evaluation.every_steps=1000",
-            f"operations.directory={directory}",
-        ],
-    )
-    with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
-        return pretrain(config, log).policy_path
+    changes = [
+        *_settings(data, scores_end=True),
+        f"learner.num_steps={NUM_STEPS_OF_LIKELIHOOD}",
+        "learner.optimizer.learning_rate=5e-4",
+        "learner.schedule.decay=cosine",
+        "evaluation.every_steps=1000",
+    ]
+    return policy_of(STUDIES["captioning"].continued, changes, RUNS / "likelihood")
 
 
 def _tuned(data: Path, start: Path, seed: int, *, scores_end: bool) -> Path:
-    """After the last step, so that nothing is chosen."""
+    changes = [
+        *_settings(data, scores_end=scores_end),
+        f"policy.checkpoint={start}",
+        f"learner.num_steps={NUM_STEPS}",
+        f"seed={seed}",
+    ]
     way = "ends_scored" if scores_end else "ends_not_scored"
-    config = load_config(
-        TUNE,
-        [
-            *_settings(data, scores_end=scores_end),
-            f"policy.checkpoint={start}",
-            f"learner.num_steps={NUM_STEPS}",
-            f"seed={seed}",
-            f"operations.directory={RUNS / way / str(seed)}",
-        ],
-    )
-    with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
-        return tune(config, log).directory / "policy.safetensors"
+    return policy_of(TUNE, changes, RUNS / way / str(seed))
 
 
 if __name__ == "__main__":

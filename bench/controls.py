@@ -93,17 +93,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("likelihood continued", study.continued, ()),
         *((name, path, changes) for name, changes in study.tuned.items()),
     ):
-        add(name, [_policy_of(runs / name, path_of_row, changes, seed) for seed in SEEDS])
+        folder = runs / name.replace(",", "").replace(" ", "_")
+        add(
+            name,
+            [
+                policy_of(path_of_row, [*changes, f"seed={seed}"], folder / str(seed))
+                for seed in SEEDS
+            ],
+        )
     for row in rows:
         row["machine"] = machine()
     output = FOLDER / f"{task}_controls.jsonl"
     output.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
 
-def _policy_of(runs: Path, path: Path, changes: Sequence[str], seed: int) -> Path:
-    """After the last step, so that nothing is chosen."""
-    directory = runs.with_name(runs.name.replace(",", "").replace(" ", "_")) / str(seed)
-    config = load_config(path, [*changes, f"seed={seed}", f"operations.directory={directory}"])
+def policy_of(path: Path, changes: Sequence[str], directory: Path) -> Path:
+    """The policy of a config's run, made unless it is there; its last, so nothing is chosen."""
+    config = load_config(path, [*changes, f"operations.directory={directory}"])
     start = pretrain if config.mode == "pretrain" else tune
     with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
         start(config, log)

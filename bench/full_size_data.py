@@ -13,25 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from bench.scenes import made_example
+from bench.uvim_decode import NUM_IDS, random_stage_one
 from tasks.captioning.frequency_builder import build_document_frequencies
 from tasks.captioning.vocabulary import SPECIAL
 from tasks.example import Category, Example, Segment
 from tasks.panoptic.files import png_of_ids
 from tasks.shard_writer import ShardWriter
-from tasks.uvim.config import INSTANCES, StageOneConfig
-from tasks.uvim.patches import PixelHead
-from tasks.uvim.stage_one import StageOne
+from tasks.uvim.config import StageOneConfig
 from tasks.uvim.stage_one_file import save_stage_one
 
 _SIDE = 640
 _NUM_OBJECTS = 7
 """Boxes on a picture of COCO, on average."""
-_NUM_IDS = 12
-"""Segments on a picture of COCO, on average, and so instance ids that stage I decodes to."""
 _CAPTIONS_PER_IMAGE = 5
 WORDS_PER_CAPTION = 12
 """Of COCO, nearly."""
@@ -77,21 +73,12 @@ def write_document_frequencies(path: Path) -> None:
 
 
 def write_stage_one(path: Path, sizes: StageOneConfig) -> None:
-    """Random weights, whose instances are ``_NUM_IDS`` ids in every patch.
-
-    Panoptic decoding looks at the ids that occur: a hundred of them, as heads without any bias
-    give, never stand on one picture.
-    """
-    torch.manual_seed(0)
-    network = StageOne(sizes).requires_grad_(False)
-    for name, head in network.decoder.heads.items():
-        assert isinstance(head, PixelHead)
-        torch.nn.init.normal_(head.kernel, std=0.02)
-        if name == INSTANCES:
-            num_ids, num_pixels = head.bias.shape
-            pixel_P = torch.arange(num_pixels)
-            head.bias[pixel_P % min(_NUM_IDS, num_ids), pixel_P] = 100.0
-    save_stage_one(path, network, class_names=None, provenance={"made by": "bench.full_size"})
+    save_stage_one(
+        path,
+        random_stage_one(sizes),
+        class_names=None,
+        provenance={"made by": "bench.full_size"},
+    )
 
 
 def _words() -> Iterator[str]:
@@ -117,7 +104,7 @@ def _annotated(num_things: int, num_classes: int, *, num_words: int) -> Example:
     stream = io.BytesIO()
     picture.save(stream, format="PNG")
     # Bands of classes that differ, as far as there are so many.
-    id_HW = np.repeat(np.arange(_SIDE) * _NUM_IDS // _SIDE + 1, _SIDE).reshape(_SIDE, _SIDE)
+    id_HW = np.repeat(np.arange(_SIDE) * NUM_IDS // _SIDE + 1, _SIDE).reshape(_SIDE, _SIDE)
     return replace(
         boxes,
         image=stream.getvalue(),

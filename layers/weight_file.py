@@ -50,12 +50,12 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], *, metadata: str) -
         except SafetensorError as error:
             raise OSError(str(error)) from error
         unfinished.chmod(mode)  # safetensors lets nobody but the owner read it
-        _sync(unfinished)
+        sync(unfinished)
         unfinished.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until the disk has a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

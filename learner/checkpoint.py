@@ -12,7 +12,6 @@ appears at once, by rename; the manifest covers stores that have none.
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -25,6 +24,8 @@ import safetensors.torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
+
+from layers.weight_file import sync
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
@@ -99,15 +100,15 @@ def save_checkpoint(
                 _write_tensors(unfinished / f"{name}.safetensors", tensors)
             (unfinished / _STATE).write_bytes(state_bytes)
             written = {path.name: _written(path) for path in sorted(unfinished.iterdir())}
-            _sync(unfinished)
+            sync(unfinished)
             manifest = _Manifest(format=_FORMAT, step=step, files=written)
             (unfinished / _MANIFEST).write_text(manifest.model_dump_json(indent=1))
-            _sync(unfinished / _MANIFEST)
-            _sync(unfinished)
+            sync(unfinished / _MANIFEST)
+            sync(unfinished)
             if final.exists():
                 _remove(final)
             unfinished.rename(final)
-            _sync(root)
+            sync(root)
         except (OSError, SafetensorError) as error:
             tensor_bytes = sum(t.nbytes for tensors in files.values() for t in tensors.values())
             raise CheckpointError(
@@ -229,7 +230,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _written(path: Path) -> _Written:
-    _sync(path)
+    sync(path)
     return _Written(bytes=path.stat().st_size, sha256=_sha256(path))
 
 
@@ -270,14 +271,6 @@ def _check(path: Path, written: _Written) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
