@@ -18,12 +18,12 @@ from torch import Tensor
 
 from layers.attention import CrossAttention, fused_projection, split_heads
 from layers.dense import LAYER_NORM_EPSILON, LayerNorm
+from layers.prepared import PreparedLinear
 from layers.transformer import DecoderBlock
 from policies.draw import Decoding
 from policies.left_to_right import draw_left_to_right
 from policies.past import token_past
 from policies.policy import Samples
-from policies.prepared import PreparedLinear
 
 if TYPE_CHECKING:
     from policies.encoder_decoder import TokenDecoder

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from policies.prepared import PreparedLinear
+from layers.prepared import PreparedLinear
 
 
 @contextmanager

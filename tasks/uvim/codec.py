@@ -12,10 +12,10 @@ D width of the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.uvim.bfloat16_heads import BFloat16PanopticHeads
+from tasks.uvim.bfloat16_trunk import BFloat16Trunk
 from tasks.uvim.config import COLOUR, StageOneConfig
 from tasks.uvim.panoptic_map import decode_panoptic
 from tasks.uvim.patches import join_channels
@@ -37,7 +39,8 @@ class DecodeSettings:
     """What moves the bits of a decoded picture; part of the task's options."""
 
     dtype: Dtype = "float32"
-    """Of the decoder's blocks; its heads are always float32. bfloat16 takes memory of its own."""
+    """Of the decoder's blocks and of the products for instance ids; classes and colours are always
+    float32. bfloat16 copies the weights it uses: 2 bytes a value for each codec."""
     batch: int = 1
     """Sequences decoded together; fewer are filled up."""
     threads: int = 1
@@ -51,13 +54,17 @@ class StageOneCodec:
         self._settings = settings
         self.class_names = loaded.class_names
         self.digest = loaded.digest
+        decoder = self._network.decoder
+        self._trunk: Callable[[Tensor], Tensor] = decoder.trunk.forward
+        self._panoptic: Callable[..., Tensor] = partial(decode_panoptic, decoder)
         if settings.dtype == "bfloat16":
-            decoder = self._network.decoder
-            for part in (decoder.stem, decoder.trunk, decoder.context_embedding):
-                part.to(torch.bfloat16)
-            decoder.position_embedding.data = decoder.position_embedding.bfloat16()
-            if decoder.bottleneck is not None:
-                decoder.bottleneck.data = decoder.bottleneck.bfloat16()
+            # Packed on as many threads as will read it: their number decides how.
+            with _threads(settings.threads):
+                self._trunk = BFloat16Trunk(
+                    decoder.trunk, batch=settings.batch, num_patches=self.config.num_patches
+                )
+                if self.config.kind == "panoptic":
+                    self._panoptic = BFloat16PanopticHeads(decoder)
 
     @property
     def config(self) -> StageOneConfig:
@@ -98,9 +105,8 @@ class StageOneCodec:
         Raises:
             ValueError: tokens of another shape or vocabulary.
         """
-        decoder = self._network.decoder
         maps = [
-            decode_panoptic(decoder, state_UTD, min_fraction=min_fraction)
+            self._panoptic(state_UTD, min_fraction=min_fraction)
             for state_UTD in self._states(tokens_SL, image_HWC)
         ]
         size = self.config.input_size
@@ -129,12 +135,13 @@ class StageOneCodec:
         codes_SL = torch.from_numpy(self._codes(tokens_SL))
         size = self._settings.batch
         with _threads(self._settings.threads), torch.no_grad():
-            context_1TD = self._network.decoder.context(torch.from_numpy(image_HWC)[None])
+            decoder = self._network.decoder
+            context_1TD = decoder.context(torch.from_numpy(image_HWC)[None])
             for codes_UL in codes_SL.split(size):
                 filled_UL = torch.cat([codes_UL, codes_UL[-1:].expand(size - len(codes_UL), -1)])
-                codeword_ULE = self._network.codebook.lookup(filled_UL).to(context_1TD.dtype)
-                state_UTD = self._network.decoder.states(codeword_ULE, context_1TD)
-                yield state_UTD[: len(codes_UL)].float()
+                codeword_ULE = self._network.codebook.lookup(filled_UL)
+                state_UTD = self._trunk(decoder.embedded(codeword_ULE, context_1TD))
+                yield state_UTD[: len(codes_UL)]
 
     def _codes(self, tokens_SL: NDArray[np.int32]) -> NDArray[np.int64]:
         if tokens_SL.ndim != 2 or tokens_SL.shape[1] != self.sequence_length:

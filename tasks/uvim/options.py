@@ -18,7 +18,8 @@ class StageOneOptions(BaseModel):
     """A stage-I file, as ``rewardtune pretrain`` and ``import-checkpoint`` write it."""
 
     decode_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the decoder's blocks; its heads are always float32."""
+    """Of the decoder's blocks and of the products for instance ids; classes and colours are always
+    float32."""
 
     decode_batch: PositiveInt = 1
     """Sequences decoded together; fewer are filled up, so that bits do not depend on how many."""

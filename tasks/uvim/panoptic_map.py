@@ -9,7 +9,6 @@ Source: big_vision trainers/proj/uvim/panoptic_task.py; algorithm spec, section 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tasks.uvim.config import INSTANCES, SEMANTICS
@@ -38,7 +37,7 @@ def panoptic_maps(
         logits_MK = semantics_TKP.transpose(1, 2).flatten(0, 1)
         sums_IK = logits_MK.new_zeros(num_ids, logits_MK.shape[1])
         sums_IK.index_add_(0, instance_TP.flatten(), logits_MK)
-        maps.append(_painted(instance_TP, sums_IK.argmax(dim=1), min_fraction=min_fraction))
+        maps.append(painted(instance_TP, sums_IK.argmax(dim=1), min_fraction=min_fraction))
     return torch.stack(maps)
 
 
@@ -55,9 +54,8 @@ def decode_panoptic(
     for state_TD in state_NTD:
         instance_TP = _likeliest(decoder.heads[INSTANCES], state_TD)
         class_I = _classes(decoder.heads[SEMANTICS], state_TD, instance_TP)
-        maps.append(_painted(instance_TP, class_I, min_fraction=min_fraction))
-    joined = [join_map(m, decoder.config.patch_size) for m in torch.stack(maps).unbind(-1)]
-    return torch.stack(joined, dim=-1)
+        maps.append(painted(instance_TP, class_I, min_fraction=min_fraction))
+    return joined(torch.stack(maps), decoder.config.patch_size)
 
 
 def _likeliest(head: torch.nn.Module, state_TD: Tensor) -> Tensor:
@@ -94,11 +92,17 @@ def _classes(head: torch.nn.Module, state_TD: Tensor, instance_TP: Tensor) -> Te
     return class_I
 
 
-def _painted(instance_TP: Tensor, class_I: Tensor, *, min_fraction: float) -> Tensor:
+def painted(instance_TP: Tensor, class_I: Tensor, *, min_fraction: float) -> Tensor:
+    """Class and instance id at each pixel, int32 [T, P, 2]; ids that cover too little are void."""
     class_TP = class_I[instance_TP]
     painted_TP2 = torch.stack([class_TP, instance_TP], dim=-1)
     if min_fraction > 0:
-        count_I = F.one_hot(instance_TP, len(class_I)).sum(dim=(0, 1))
+        count_I = torch.bincount(instance_TP.flatten(), minlength=len(class_I))
         is_small_I = count_I <= min_fraction * instance_TP.numel()
         painted_TP2 = painted_TP2 * ~is_small_I[instance_TP][..., None]
     return painted_TP2.to(torch.int32)
+
+
+def joined(map_NTP2: Tensor, patch_size: int) -> Tensor:
+    """Patches to pictures [N, H, W, 2]."""
+    return torch.stack([join_map(m, patch_size) for m in map_NTP2.unbind(-1)], dim=-1)

@@ -82,12 +82,16 @@ class CodeDecoder(nn.Module):
 
     def states(self, codeword_NLE: Tensor, context_NTD: Tensor) -> Tensor:
         """States [N, T, D] that the heads read; a context of one image serves all rows."""
+        return self.trunk.forward(self.embedded(codeword_NLE, context_NTD))
+
+    def embedded(self, codeword_NLE: Tensor, context_NTD: Tensor) -> Tensor:
+        """What the trunk makes states of [N, T, D]."""
         x_NLD = self.stem.forward(codeword_NLE)
         if self.bottleneck is None:
             x_NTD = _resized(x_NLD, self.config.code_side, self.config.grid_size)
         else:
             x_NTD = (x_NLD.transpose(1, 2) @ self.bottleneck).transpose(1, 2)
-        return self.trunk.forward(x_NTD + context_NTD)
+        return x_NTD + context_NTD
 
     def forward(self, codeword_NLE: Tensor, context_NTD: Tensor) -> dict[str, Tensor]:
         """Logits, or values, [N, T, C, P] for each output."""

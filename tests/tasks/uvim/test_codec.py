@@ -42,12 +42,13 @@ def test_decoding_is_the_network_s(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, expected.numpy())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("batch", [1, 3, 8])
 def test_a_sequence_s_picture_does_not_depend_on_its_batch_mates(
-    tmp_path: Path, batch: int
+    tmp_path: Path, batch: int, dtype: str
 ) -> None:
-    panoptic = codec(tmp_path, "panoptic", batch=batch)
-    colours = codec(tmp_path, "colorization", batch=batch)
+    panoptic = codec(tmp_path, "panoptic", batch=batch, dtype=dtype)
+    colours = codec(tmp_path, "colorization", batch=batch, dtype=dtype)
     drawn = tokens(8)
     together = [c(drawn, image()) for c in (panoptic.decode_panoptic, colours.decode_colours)]
     for row in range(8):
@@ -60,20 +61,24 @@ def test_a_sequence_s_picture_does_not_depend_on_its_batch_mates(
     np.testing.assert_array_equal(colours.decode_colours(drawn[order], image()), together[1][order])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bits_do_not_depend_on_the_process_s_threads_and_these_are_left_as_they_were(
-    tmp_path: Path,
+    tmp_path: Path, dtype: str
 ) -> None:
-    colours = codec(tmp_path, "colorization", batch=2)
     before = torch.get_num_threads()
     try:
-        found = []
+        found, maps = [], []
         for threads in (1, 2):
             torch.set_num_threads(threads)
+            colours = codec(tmp_path, "colorization", batch=2, dtype=dtype)
+            panoptic = codec(tmp_path, "panoptic", batch=2, dtype=dtype)
             found.append(colours.decode_colours(tokens(3), image()))
+            maps.append(panoptic.decode_panoptic(tokens(3), image()))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(maps[0], maps[1])
 
 
 def test_bfloat16_is_close(tmp_path: Path) -> None:
@@ -81,6 +86,20 @@ def test_bfloat16_is_close(tmp_path: Path) -> None:
     coarse = codec(tmp_path, "colorization", dtype="bfloat16").decode_colours(tokens(3), image())
     difference = np.abs(exact - coarse)
     assert 0 < difference.max() < 0.2 and difference.mean() < 0.02
+
+
+def test_a_panoptic_map_in_bfloat16_is_float32_s_at_most_pixels(tmp_path: Path) -> None:
+    exact = codec(tmp_path, "panoptic").decode_panoptic(tokens(8), image())
+    coarse = codec(tmp_path, "panoptic", dtype="bfloat16").decode_panoptic(tokens(8), image())
+    assert (exact != coarse).mean() < 0.03
+
+
+def test_labels_are_encoded_alike_in_both_dtypes(tmp_path: Path) -> None:
+    found = [
+        codec(tmp_path, "colorization", dtype=dtype).encode({"color": image(5)}, image(6))
+        for dtype in ("float32", "bfloat16")
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_labels_are_encoded_to_tokens_from_one(tmp_path: Path) -> None:

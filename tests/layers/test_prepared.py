@@ -1,6 +1,6 @@
 """Prepared products against plain ones, on both sides of where packing begins.
 
-Axes: as in ``policies.prepared``.
+Axes: as in ``layers.prepared``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from policies import prepared
-from policies.prepared import PreparedLinear
+from layers import prepared
+from layers.prepared import PreparedLinear
 
 SMALL, LARGE = (4, 24, 40), (600, 64, 48)
 
