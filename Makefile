@@ -13,11 +13,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-captioning test check protos bench crash-equivalence check-dashboards clean
+.PHONY: help install demo demo-panoptic demo-colorization demo-captioning test check protos bench crash-equivalence check-dashboards clean
 
 help:
 	@echo "make demo    tune a pretrained detector to the mAP reward (SCENES_SEED=n: on fresh scenes)"
-	@echo "make demo-captioning   tune a pretrained captioner to CIDEr-D"
+	@echo "make demo-panoptic, demo-colorization, demo-captioning   the same of the other tasks"
 	@echo "make test    run every test"
 	@echo "make check   lint, format, types, import contracts, generated code"
 	@echo "make bench   measure speed; writes bench/results.jsonl"
@@ -43,8 +43,8 @@ install: .venv/.installed
 demo: install
 	@$(BIN)/rewardtune demo detection $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
 
-demo-captioning: install
-	@$(BIN)/rewardtune demo captioning $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
+demo-panoptic demo-colorization demo-captioning: demo-%: install
+	@$(BIN)/rewardtune demo $* $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
 
 test: install
 	@$(BIN)/pytest

@@ -1,6 +1,6 @@
 """Whether tuning's gain is REINFORCE's own: tuned, and what else one could do.
 
-``python -m bench.controls captioning``, or ``panoptic``, makes every run that is not there yet
+``python -m bench.controls TASK`` (captioning, panoptic, colorization) makes every run not there yet
 under ``runs/TASK_controls`` (three seeds each, half an hour or more on one core), measures all on
 the validation scenes and writes ``bench/TASK_controls.jsonl``. Decoding is chosen on the holdout
 scenes. Needs the scenes that ``make demo-TASK`` writes.
@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from bench.ceiling import labels_through_stage_one, pictures_themselves
 from policies.draw import GREEDY, Decoding
 from rewardtune.config import RunConfig
 from rewardtune.config_file import load_config
@@ -24,9 +25,11 @@ from rewardtune.demo_table import DEMOS
 from rewardtune.evaluation import evaluate_policy
 from rewardtune.local import pretrain, tune
 from rewardtune.machine import machine
-from rewardtune.predict import policy_for_data
+from rewardtune.predict import ReadyPolicy, policy_for_data
 from rewardtune.run_log import open_run_log
+from tasks.example import Dataset
 from tasks.shards import open_dataset
+from tasks.task import Task
 
 FOLDER = Path(__file__).parent
 SEEDS = (0, 1, 2)
@@ -42,6 +45,10 @@ class Study:
     """Likelihood from the same policy, over as many images and steps as tuning."""
     tuned: Mapping[str, Sequence[str]]
     """Rows of tuning, and how each differs from the demo's config."""
+    ceilings: Mapping[str, Callable[[Task, Dataset], Mapping[str, float]]] = field(
+        default_factory=dict
+    )
+    """Rows of what stands in a policy's place."""
 
 
 STUDIES = {
@@ -56,7 +63,17 @@ STUDIES = {
         },
     ),
     "panoptic": Study(
-        continued=Path("configs/digits_panoptic_mle_continued.toml"), tuned={"tuned": ()}
+        continued=Path("configs/digits_panoptic_mle_continued.toml"),
+        tuned={"tuned": ()},
+        ceilings={"labels through stage I": labels_through_stage_one},
+    ),
+    "colorization": Study(
+        continued=Path("configs/digits_colorization_mle_continued.toml"),
+        tuned={"tuned": ()},
+        ceilings={
+            "the pictures themselves": pictures_themselves,
+            "pictures through stage I": labels_through_stage_one,
+        },
     ),
 }
 
@@ -80,6 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append({"row": row, **means(found), "seeds": len(found)})
         print(json.dumps(rows[-1]), flush=True)
 
+    scenes = open_dataset(config.data.validation)
+    task_of_start = _ready(config, start).task
+    for name, ceiling in study.ceilings.items():
+        rows.append({"row": name, **means([ceiling(task_of_start, scenes)]), "seeds": 1})
+        print(json.dumps(rows[-1]), flush=True)
     add("likelihood", [start])
     scores = {
         name: measured(config, start, config.data.holdout, decoding)[main_metric]
@@ -124,16 +146,10 @@ def measured(
     *,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Metrics and facts of a policy's captions; ``seed`` draws them where decoding draws."""
+    """Metrics and facts of what a policy predicts; ``seed`` draws it where decoding draws."""
     assert data is not None
     scenes = open_dataset(data)
-    ready = policy_for_data(
-        policy,
-        open_dataset(config.data.train),
-        task=config.task,
-        options=config.task_options,
-        threads=config.compute.threads,
-    )
+    ready = _ready(config, policy)
     evaluation = evaluate_policy(
         ready.policy,
         ready.task,
@@ -145,6 +161,16 @@ def measured(
     (records,) = evaluation.results.values()
     facts = DEMOS[config.task].facts
     return {**evaluation.metrics, **(facts(records, scenes) if facts else {})}
+
+
+def _ready(config: RunConfig, policy: Path) -> ReadyPolicy:
+    return policy_for_data(
+        policy,
+        open_dataset(config.data.train),
+        task=config.task,
+        options=config.task_options,
+        threads=config.compute.threads,
+    )
 
 
 def means(found: Sequence[Mapping[str, float]]) -> dict[str, object]:

@@ -269,7 +269,8 @@ def predict(
 @app.command()
 def demo(
     task: Annotated[
-        Literal["detection", "captioning"], typer.Argument(help="What to tune for.")
+        Literal["detection", "panoptic", "colorization", "captioning"],
+        typer.Argument(help="What to tune for."),
     ] = "detection",
     scenes_seed: Annotated[
         int | None, typer.Option(min=1, help="Measure on scenes drawn afresh from this seed.")

@@ -125,6 +125,7 @@ def _write_scenes(
             num_scenes=num_scenes,
             seed=seed,
             style=demo.style,
+            annotations=demo.annotations,
             progress=progress,
         )
     if is_new:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tasks.digit_facts import truthfulness
-from tasks.digit_files import NUM_SCENES, STYLE
+from tasks.digit_files import NUM_SCENES, STYLE, Annotations
 from tasks.digits import SceneStyle, Split
 from tasks.example import Dataset
 
@@ -24,6 +24,7 @@ class Demo:
     """Names in the summary, and which metric each is; by the first the best score rule is found."""
     num_scenes: Mapping[Split, int] = field(default_factory=lambda: NUM_SCENES)
     style: SceneStyle = STYLE
+    annotations: Annotations = "instances"
     facts: Facts | None = None
 
 
@@ -34,11 +35,34 @@ def caption_facts(records: Sequence[Mapping[str, Any]], dataset: Dataset) -> Map
     return truthfulness([caption_of[example.image_id] for example in examples], examples)
 
 
+_VIVID = SceneStyle(min_digits=2, max_digits=5, min_digit_size=13.0, ink="vivid")
+_MANY_SCENES: Mapping[Split, int] = {"train": 20_000, "holdout": 500, "validation": 500}
+
 DEMOS: Mapping[str, Demo] = MappingProxyType(
     {
         "detection": Demo(
             config=Path("configs/digits_detection_map.toml"),
             figures={"map": "map", "ar100": "ar100", "reward": "reward"},
+        ),
+        "panoptic": Demo(
+            config=Path("configs/digits_panoptic_tune.toml"),
+            figures={name: name for name in ("pq", "sq", "rq", "pq_things", "pq_stuff", "reward")},
+            num_scenes=_MANY_SCENES,
+            style=_VIVID,
+            annotations="panoptic",
+        ),
+        "colorization": Demo(
+            config=Path("configs/digits_colorization_tune.toml"),
+            figures={
+                "reward": "colour_reward",
+                "vivid": "vivid",
+                "entropy": "entropy",
+                "psnr_lightness": "psnr_lightness",
+                "total_variation_a": "total_variation_a",
+                "total_variation_b": "total_variation_b",
+            },
+            num_scenes=_MANY_SCENES,
+            style=_VIVID,
         ),
         "captioning": Demo(
             config=Path("configs/digits_captioning_cider.toml"),

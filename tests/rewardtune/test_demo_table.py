@@ -23,7 +23,7 @@ def test_a_demo_tunes_a_shipped_policy_on_its_own_scenes(name: str) -> None:
 def test_demos_do_not_write_other_scenes_over_each_others() -> None:
     scenes: dict[Path, object] = {}
     for demo in DEMOS.values():
-        made_of = (demo.num_scenes, demo.style)
+        made_of = (demo.num_scenes, demo.style, demo.annotations)
         folder = load_config(demo.config).data.train.parent
         assert scenes.setdefault(folder, made_of) == made_of
 
