@@ -74,7 +74,7 @@ def reward_figures(folder: Path, *, num_scenes: int = NUM_SCENES) -> Iterator[Fi
 
 def pixel_figures() -> Iterator[Figure]:
     """Pixels that differ in two pictures of random weights at the paper's size."""
-    network = random_stage_one()
+    network = random_stage_one(SIZES)
     network.decoder.heads[INSTANCES].bias.zero_()  # type: ignore[operator]
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (SIZES.input_size, SIZES.input_size, 3)).astype(np.float32)
