@@ -13,23 +13,30 @@ from rewardtune.run_log import RunRecords
 
 _WINDOW = 20
 """Steps of the moving mean."""
-_METRICS = ("map", "ar100")
 _PHASES = ("wait", "sample", "score", "load", "learn", "exchange", "publish", "checkpoint", "other")
 
 
-def draw_curves(records: RunRecords, path: Path, *, title: str) -> None:
-    """Draw a run's log as a PNG: reward, holdout metrics and shares of time over steps."""
+def draw_curves(records: RunRecords, path: Path, *, title: str, metrics: Sequence[str]) -> None:
+    """Draw a run's log as a PNG: reward, holdout metrics and shares of time over steps.
+
+    Args:
+        metrics: which of the holdout metrics, on one scale.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    curves(records, title=title, metrics=metrics).savefig(path, dpi=110)
+
+
+def curves(records: RunRecords, *, title: str, metrics: Sequence[str]) -> Figure:
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     figure.suptitle(title)
     reward, holdout, time = figure.subplots(1, 3)
     _draw_reward(reward, records)
-    _draw_holdout(holdout, records)
+    _draw_holdout(holdout, records, metrics)
     _draw_time(time, records)
     for axes in (reward, holdout, time):
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def _draw_reward(axes: Axes, records: RunRecords) -> None:
@@ -41,9 +48,9 @@ def _draw_reward(axes: Axes, records: RunRecords) -> None:
         axes.legend(frameon=False)
 
 
-def _draw_holdout(axes: Axes, records: RunRecords) -> None:
+def _draw_holdout(axes: Axes, records: RunRecords, metrics: Sequence[str]) -> None:
     axes.set_title("holdout scenes")
-    for name in _METRICS:
+    for name in metrics:
         steps, values = _series(records.evaluations, name)
         if steps:
             axes.plot(steps, values, marker="o", markersize=3, label=name)

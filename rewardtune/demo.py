@@ -33,6 +33,8 @@ from tasks.shards import open_dataset
 from tasks.task import PicturedTask, Task
 
 _NUM_PICTURES = 8
+NUM_CURVES = 2
+"""The first figures of a demo are fractions of one scale, or its reward and what it is made of."""
 _PICTURE_SIDE = 288
 
 
@@ -99,6 +101,7 @@ def run_demo(
         read_run_log(result.directory / LOG_NAME),
         directory / "curves.png",
         title=f"tuning to the {config.task} reward",
+        metrics=[*demo.figures.values()][:NUM_CURVES],
     )
     results = {"before": before.results[best], "after": after.results[chosen]}
     _draw_scenes(ready.task, scenes, results).save(directory / "pictures.png")
