@@ -4,7 +4,7 @@ The colour reward does not look at lightness, and strong colours cost some of it
 to what sRGB holds. A run that is to keep it says so in its reward:
 
     [reward]
-    sum = { task = 1.0, lightness = 0.1 }
+    sum = { task = 1.0, lightness = 0.05 }
 
     [reward.parts.lightness]
     use = "tasks.colorization.lightness:lightness_decibels"
