@@ -25,7 +25,7 @@ from rewardtune.demo_table import DEMOS
 from rewardtune.evaluation import evaluate_policy
 from rewardtune.local import pretrain, tune
 from rewardtune.machine import machine
-from rewardtune.predict import ReadyPolicy, policy_for_data
+from rewardtune.predict import policy_of_run
 from rewardtune.run_log import open_run_log
 from tasks.example import Dataset
 from tasks.shards import open_dataset
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(rows[-1]), flush=True)
 
     scenes = open_dataset(config.data.validation)
-    task_of_start = _ready(config, start).task
+    task_of_start = policy_of_run(config, start).task
     for name, ceiling in study.ceilings.items():
         rows.append({"row": name, **means([ceiling(task_of_start, scenes)]), "seeds": 1})
         print(json.dumps(rows[-1]), flush=True)
@@ -149,7 +149,7 @@ def measured(
     """Metrics and facts of what a policy predicts; ``seed`` draws it where decoding draws."""
     assert data is not None
     scenes = open_dataset(data)
-    ready = _ready(config, policy)
+    ready = policy_of_run(config, policy)
     evaluation = evaluate_policy(
         ready.policy,
         ready.task,
@@ -161,16 +161,6 @@ def measured(
     (records,) = evaluation.results.values()
     facts = DEMOS[config.task].facts
     return {**evaluation.metrics, **(facts(records, scenes) if facts else {})}
-
-
-def _ready(config: RunConfig, policy: Path) -> ReadyPolicy:
-    return policy_for_data(
-        policy,
-        open_dataset(config.data.train),
-        task=config.task,
-        options=config.task_options,
-        threads=config.compute.threads,
-    )
 
 
 def means(found: Sequence[Mapping[str, float]]) -> dict[str, object]:

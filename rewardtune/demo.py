@@ -21,7 +21,7 @@ from rewardtune.draw import picture_grid
 from rewardtune.evaluation import Evaluation, evaluate_policy
 from rewardtune.json_file import write_json
 from rewardtune.local import RunResult
-from rewardtune.predict import ReadyPolicy, by_image, picture_of, policy_for_data
+from rewardtune.predict import ReadyPolicy, by_image, picture_of, policy_of_run
 from rewardtune.progress import counting
 from rewardtune.run_log import LOG_NAME, RunLog, open_run_log, read_run_log
 from tasks.captioning.caption_sources import captions_of
@@ -85,7 +85,7 @@ def run_demo(
     scenes = open_dataset(scenes_path)
 
     main = next(iter(demo.figures.values()))
-    ready = _ready(config, config.policy.checkpoint)
+    ready = policy_of_run(config, config.policy.checkpoint)
     before = _measure(ready, scenes, demo, title="before tuning")
     best = max(before.metrics_by_rule, key=lambda rule: before.metrics_by_rule[rule][main])
     _print_metrics(console, before.metrics_by_rule[best], demo, best)
@@ -93,7 +93,7 @@ def run_demo(
     if not result.is_finished:
         console.print("stopped before the end: the next demo starts anew")
         return None
-    ready = _ready(config, result.policy_path)
+    ready = policy_of_run(config, result.policy_path)
     after = _measure(ready, scenes, demo, title="after tuning")
     chosen = config.evaluation.score_rule or next(iter(after.metrics_by_rule))
 
@@ -149,17 +149,6 @@ def _count_ngrams(config: RunConfig) -> None:
             options=options,
             progress=lambda done: progress(done, done),
         )
-
-
-def _ready(config: RunConfig, policy: Path) -> ReadyPolicy:
-    return policy_for_data(
-        policy,
-        # Its class counts are those that the reward was weighed by.
-        open_dataset(config.data.train),
-        task=config.task,
-        options=config.task_options,
-        threads=config.compute.threads,
-    )
 
 
 def _measure(ready: ReadyPolicy, scenes: Dataset, demo: Demo, *, title: str) -> Evaluation:

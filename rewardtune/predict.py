@@ -17,6 +17,7 @@ from policies.draw import GREEDY, Decoding
 from policies.policy import Policy
 from policies.policy_file import LoadedPolicy, check_vocabulary, load_policy
 from records import Score, View
+from rewardtune.config import RunConfig
 from rewardtune.draw import (
     annotated_boxes,
     draw_boxes,
@@ -29,6 +30,7 @@ from rewardtune.json_file import write_json
 from tasks.example import Category, Dataset, Example
 from tasks.image_folder import ImageFolder
 from tasks.images import decode_image
+from tasks.shards import open_dataset
 from tasks.task import PicturedTask, Task, load_task
 from tasks.view import ViewConfig
 
@@ -64,6 +66,22 @@ def policy_for_data(
     """
     return _ready(
         path, load_policy(path), dataset.categories, task=task, options=options, threads=threads
+    )
+
+
+def policy_of_run(config: RunConfig, path: Path) -> ReadyPolicy:
+    """Load a policy that a run starts from or made, for the task as the run has it.
+
+    Raises:
+        ValueError: as ``policy_for_data``.
+    """
+    return policy_for_data(
+        path,
+        # Its class counts are those that the reward is weighed by.
+        open_dataset(config.data.train),
+        task=config.task,
+        options=config.task_options,
+        threads=config.compute.threads,
     )
 
 
