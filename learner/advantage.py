@@ -1,6 +1,6 @@
-"""How much better a rollout was than expected.
+"""How much better a rollout, or a step of it, was than expected.
 
-Axes: G groups, S rollouts, R rollouts that are trained on.
+Axes: G groups, S rollouts, R rollouts that are trained on, P steps of a sequence.
 """
 
 from __future__ import annotations
@@ -10,14 +10,22 @@ from torch import Tensor
 from learner.config import Estimator
 
 
-def advantages(reward_GS: Tensor, *, estimator: Estimator, has_baseline: bool) -> Tensor:
-    """Advantage [G, R] of the rollouts that are trained on.
+def discounted_returns(reward_GSP: Tensor, *, discount: float) -> Tensor:
+    """What each step [G, S, P] answers for: its own reward, and later ones with discount."""
+    returns_GSP = reward_GSP.clone()
+    for step in range(reward_GSP.shape[2] - 2, -1, -1):
+        returns_GSP[..., step] += discount * returns_GSP[..., step + 1]
+    return returns_GSP
 
-    The baseline of a rollout is the mean reward of the group's other rollouts: it does not
-    depend on the rollout itself, so the gradient keeps its expectation.
+
+def advantages(return_GSP: Tensor, *, estimator: Estimator, has_baseline: bool) -> Tensor:
+    """Advantage [G, R, P] of the rollouts that are trained on.
+
+    The baseline of a rollout is the mean of the group's other rollouts at the same step: it does
+    not depend on the rollout itself, so the gradient keeps its expectation.
 
     Args:
-        reward_GS: rewards of whole groups.
+        return_GSP: what is to be raised, of whole groups; rewards of whole sequences have P = 1.
         estimator: "first" trains on the first rollout (algorithm 2 of the paper, R = 1),
             "leave_one_out" on all (R = S).
         has_baseline: False makes the advantage the reward itself.
@@ -27,11 +35,11 @@ def advantages(reward_GS: Tensor, *, estimator: Estimator, has_baseline: bool) -
 
     Source: Pinto et al. 2023, arXiv:2302.08242, algorithm 2; Kool et al. 2019 (leave one out).
     """
-    num_samples = reward_GS.shape[1]
+    num_samples = return_GSP.shape[1]
     if has_baseline and num_samples < 2:
         raise ValueError(f"a baseline needs at least 2 rollouts per group, got {num_samples}")
-    trained_GR = reward_GS[:, :1] if estimator == "first" else reward_GS
+    trained_GRP = return_GSP[:, :1] if estimator == "first" else return_GSP
     if not has_baseline:
-        return trained_GR
-    others_GR = reward_GS.sum(dim=1, keepdim=True) - trained_GR
-    return trained_GR - others_GR / (num_samples - 1)
+        return trained_GRP
+    others_GRP = return_GSP.sum(dim=1, keepdim=True) - trained_GRP
+    return trained_GRP - others_GRP / (num_samples - 1)

@@ -1,6 +1,6 @@
 """One learner step's scored groups as tensors.
 
-Axes: G groups, S rollouts, R trained rollouts, T tokens, P positions, K token ids.
+Axes: G groups, S rollouts, R trained rollouts, T tokens, P positions or steps, K token ids.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.advantage import advantages
+from learner.advantage import advantages, discounted_returns
 from learner.config import Estimator
 from policies.policy import TokenQueries
 from records import ScoredGroup, TokenTargets
@@ -32,7 +33,8 @@ class ReinforceBatch:
 
     tokens_GRT: Tensor
     behaviour_log_prob_GRT: Tensor
-    advantage_GR: Tensor
+    advantage_GRP: Tensor
+    """Of steps of T / P tokens; P = 1 where a rollout is judged as a whole."""
     is_valid_G: Tensor
     """1.0 or 0.0."""
     targets: SoftTargets | None
@@ -43,33 +45,72 @@ class ReinforceBatch:
 
 
 def reinforce_batch(
-    scored: Sequence[ScoredGroup], *, task: Task, estimator: Estimator, has_baseline: bool
+    scored: Sequence[ScoredGroup],
+    *,
+    task: Task,
+    estimator: Estimator,
+    has_baseline: bool,
+    discount: float | None = None,
 ) -> ReinforceBatch:
     """Stack scored groups, in the order given.
 
     Raises:
-        ValueError: a valid group lacks the soft targets that others have.
+        ValueError: a valid group lacks the soft targets that others have, or rewards by step
+            although there is a ``discount``.
     """
     is_valid_G = torch.tensor([float(s.score.is_valid) for s in scored])
-    reward_GS = torch.from_numpy(
-        np.stack([s.score.reward_S if s.score.is_valid else _nothing(s) for s in scored])
-    )
-    num_trained = 1 if estimator == "first" else reward_GS.shape[1]
+    return_GSP = _rewards(scored)[..., None] if discount is None else _returns(scored, discount)
+    num_trained = 1 if estimator == "first" else return_GSP.shape[1]
     # Float64 up to here: rewards of a group can differ in digits that float32 drops.
-    advantage_GR = advantages(reward_GS, estimator=estimator, has_baseline=has_baseline).float()
+    advantage_GRP = advantages(return_GSP, estimator=estimator, has_baseline=has_baseline).float()
     tokens_GRT = torch.from_numpy(np.stack([s.group.tokens_ST[:num_trained] for s in scored]))
     behaviour = np.stack([s.group.log_probs_ST[:num_trained] for s in scored])
     return ReinforceBatch(
         tokens_GRT=tokens_GRT.long(),
         behaviour_log_prob_GRT=torch.from_numpy(behaviour),
-        advantage_GR=advantage_GR * is_valid_G[:, None],
+        advantage_GRP=advantage_GRP * is_valid_G[:, None, None],
         is_valid_G=is_valid_G,
         targets=_soft_targets(scored, task, num_trained),
     )
 
 
-def _nothing(scored: ScoredGroup) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.zeros(len(scored.group.tokens_ST))
+def _rewards(scored: Sequence[ScoredGroup]) -> Tensor:
+    """[G, S], 0 where nothing is known."""
+    return torch.from_numpy(
+        np.stack(
+            [
+                s.score.reward_S if s.score.is_valid else np.zeros(len(s.group.tokens_ST))
+                for s in scored
+            ]
+        )
+    )
+
+
+def _returns(scored: Sequence[ScoredGroup], discount: float) -> Tensor:
+    """What each step [G, S, P] answers for."""
+    given = {i: _step_rewards(s) for i, s in enumerate(scored) if s.score.is_valid}
+    if not given:
+        return _rewards(scored)[..., None]
+    nothing_SP = np.zeros_like(next(iter(given.values())))
+    reward_GSP = np.stack([given.get(i, nothing_SP) for i in range(len(scored))])
+    return discounted_returns(torch.from_numpy(reward_GSP), discount=discount)
+
+
+def _step_rewards(scored: ScoredGroup) -> NDArray[np.float64]:
+    score, length = scored.score, scored.group.tokens_ST.shape[1]
+    reward_SP = score.aux.get("step_reward")
+    if reward_SP is None:
+        raise ValueError(
+            "learner.discount needs rewards by step, which this task's score does not tell "
+            "(step_reward in its aux): leave learner.discount out"
+        )
+    if length % reward_SP.shape[1] or not np.allclose(reward_SP.sum(axis=1), score.reward_S):
+        raise ValueError(
+            f"step_reward of group {scored.group.ordinal} must split sequences of {length} tokens "
+            f"evenly and sum to their rewards, got {reward_SP.shape[1]} steps, in the first "
+            f"rollout with sum {reward_SP[0].sum()} for reward {score.reward_S[0]}"
+        )
+    return reward_SP
 
 
 def _soft_targets(

@@ -104,6 +104,11 @@ class LearnerConfig(BaseModel):
     baseline: bool = True
     """False: the advantage is the reward itself."""
 
+    discount: float | None = Field(default=None, ge=0, le=1)
+    """None: every token answers for the whole reward (the paper). Else for what its own step of the
+    sequence earned and, each step further on discounted once more, for what later steps did: 1 is
+    the reward to go, 0 the step's own. Of tasks that tell it by step: detection, box by box."""
+
     reward_weight: float = Field(default=1.0, ge=0)
     """Weight of the policy gradient beside the task's soft targets; 0 leaves only these."""
 

@@ -1,6 +1,6 @@
 """One update of the policy from a batch of scored groups, or of annotated examples.
 
-Axes: G groups, R trained rollouts, T tokens, P positions, K token ids.
+Axes: G groups, R trained rollouts, T tokens, P positions or steps, K token ids.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Learner:
         config: LearnerConfig,
         *,
         task: Task,
+        temperature: float = 1.0,
         weighs_importance: bool = False,
         ranks: ShardExchange | None = None,
     ) -> None:
@@ -61,6 +62,8 @@ class Learner:
 
         Args:
             config: durations of the schedule in steps.
+            temperature: at which rollouts are drawn. It is this distribution that is tuned: the
+                gradient of another's log-probs would not be that of the expected reward.
             weighs_importance: correct rollouts of older versions by a truncated weight.
             ranks: who else computes shards of the gradient; None: nobody.
 
@@ -71,6 +74,7 @@ class Learner:
         self.ledger = Ledger(batch_size=config.batch_size)
         self._config = config
         self._task = task
+        self._temperature = temperature
         self._weighs_importance = weighs_importance
         self._ranks = LocalShards() if ranks is None else ranks
         self._own_shards = self._ranks.own_shards(config.gradient_shards)
@@ -106,6 +110,7 @@ class Learner:
             task=self._task,
             estimator=self._config.estimator,
             has_baseline=self._config.baseline,
+            discount=self._config.discount,
         )
         sums = self._sums()
         num_valid = batch.num_valid
@@ -165,7 +170,7 @@ class Learner:
     ) -> Tensor:
         tokens_GRT = batch.tokens_GRT[rows].to(self._device)
         valid_G = batch.is_valid_G[rows].to(self._device)
-        advantage_GR = batch.advantage_GR[rows].to(self._device)
+        advantage_GRP = batch.advantage_GRP[rows].to(self._device)
         behaviour_GRT = batch.behaviour_log_prob_GRT[rows].to(self._device)
         targets = batch.targets
         with self._autocast():
@@ -178,17 +183,20 @@ class Learner:
                     positions_P=targets.queries.positions_P.to(self._device),
                     token_ids_K=targets.queries.token_ids_K.to(self._device),
                 ),
+                temperature=self._temperature,
                 recompute=self._config.activation_checkpointing,
             )
         drawn_GRT = log_probs.drawn_GST
         live_GRT = live_positions(tokens_GRT, self._task.stop_token) * valid_G[:, None, None]
         if self._weighs_importance:
-            weight_GR = importance_weights(drawn_GRT, behaviour_GRT, live_GRT)
-            advantage_GR = advantage_GR * weight_GR
-            per_group = weight_GR.mean(dim=1) * valid_G
-            sums.add("importance_weight_mean", per_group.sum())
-            sums.add("importance_weight_square", ((weight_GR**2).mean(dim=1) * valid_G).sum())
-        policy_gradient = reinforce_loss(drawn_GRT, advantage_GR, live_GRT)
+            weight_GRP = importance_weights(
+                drawn_GRT, behaviour_GRT, live_GRT, num_steps=advantage_GRP.shape[-1]
+            )
+            advantage_GRP = advantage_GRP * weight_GRP
+            mean_G, square_G = weight_GRP.mean(dim=(1, 2)), (weight_GRP**2).mean(dim=(1, 2))
+            sums.add("importance_weight_mean", (mean_G * valid_G).sum())
+            sums.add("importance_weight_square", (square_G * valid_G).sum())
+        policy_gradient = reinforce_loss(drawn_GRT, advantage_GRP, live_GRT)
         total = self._config.reward_weight * policy_gradient
         sums.add("reinforce_loss", policy_gradient)
         if targets is not None and log_probs.queried_GSPK is not None:

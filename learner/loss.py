@@ -1,6 +1,6 @@
 """The losses, as sums over groups that the caller divides by the global number of groups.
 
-Axes: G groups, R trained rollouts, T tokens, P positions, K token ids.
+Axes: G groups, R trained rollouts, T tokens, P positions or steps, K token ids.
 """
 
 from __future__ import annotations
@@ -22,21 +22,28 @@ def live_positions(tokens_GRT: Tensor, stop_token: int | None) -> Tensor:
 
 
 def importance_weights(
-    log_prob_GRT: Tensor, behaviour_log_prob_GRT: Tensor, live_GRT: Tensor
+    log_prob_GRT: Tensor, behaviour_log_prob_GRT: Tensor, live_GRT: Tensor, *, num_steps: int = 1
 ) -> Tensor:
-    """Policy over behaviour probability of whole sequences [G, R], truncated, no gradient."""
-    gap_GR = ((log_prob_GRT.detach() - behaviour_log_prob_GRT) * live_GRT).sum(dim=-1)
-    return gap_GR.exp().clamp(max=IMPORTANCE_LIMIT)
+    """Policy over behaviour probability [G, R, P], truncated, no gradient.
+
+    Of sequences up to the end of each step: what comes after it has no part in its reward.
+    """
+    gap_GRT = (log_prob_GRT.detach() - behaviour_log_prob_GRT) * live_GRT
+    gap_GRP: Tensor = gap_GRT.unflatten(-1, (num_steps, -1)).sum(dim=-1).cumsum(dim=-1)
+    return gap_GRP.exp().clamp(max=IMPORTANCE_LIMIT)
 
 
-def reinforce_loss(log_prob_GRT: Tensor, advantage_GR: Tensor, live_GRT: Tensor) -> Tensor:
+def reinforce_loss(log_prob_GRT: Tensor, advantage_GRP: Tensor, live_GRT: Tensor) -> Tensor:
     """Sum over groups of the mean over rollouts and all T positions of -advantage * log p.
+
+    A token has the advantage of its step, one of P equally long ones.
 
     The mean is over T whatever the sequence's length: only beside another loss term does it
     matter, and there it is what big_vision's published sketch does.
     """
     num_rollouts, length = log_prob_GRT.shape[1:]
-    weighted = advantage_GR[..., None] * log_prob_GRT * live_GRT
+    advantage_GRT = advantage_GRP.repeat_interleave(length // advantage_GRP.shape[-1], dim=-1)
+    weighted = advantage_GRT * log_prob_GRT * live_GRT
     return -weighted.sum() / (num_rollouts * length)
 
 

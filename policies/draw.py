@@ -47,10 +47,9 @@ class Decoding:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
 
     @property
-    def samples_the_policy(self) -> bool:
-        """Whether tokens are drawn from the policy's own distribution, as it stands."""
-        is_whole = self.top_k is None and self.top_p is None
-        return not self.is_greedy and self.temperature == 1.0 and is_whole
+    def is_whole(self) -> bool:
+        """Whether tokens are drawn, and any may be."""
+        return not self.is_greedy and self.top_k is None and self.top_p is None
 
 
 GREEDY = Decoding(is_greedy=True)
@@ -90,9 +89,14 @@ def uniforms(*, seed: int, ordinals_N: Tensor, rollouts_N: Tensor, sequence_leng
     return (state_NT >> 8).to(torch.float32) * 2.0**-24
 
 
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """The logits of the distribution that is drawn from; at temperature 1 these very ones."""
+    return logits if temperature == 1.0 else logits / temperature
+
+
 def restrict(logits_NV: Tensor, decoding: Decoding) -> Tensor:
     """Tempered logits with everything outside ``top_k`` / ``top_p`` at -inf."""
-    logits_NV = logits_NV / decoding.temperature
+    logits_NV = tempered(logits_NV, decoding.temperature)
     if decoding.top_k is not None and decoding.top_k < logits_NV.shape[-1]:
         order_NV = logits_NV.sort(dim=-1, descending=True, stable=True).indices
         dropped = order_NV[:, decoding.top_k :]
@@ -115,9 +119,7 @@ def draw_tokens(logits_NV: Tensor, uniform_N: Tensor, decoding: Decoding) -> Ten
     """
     if decoding.is_greedy:
         return logits_NV.argmax(dim=-1)  # of equal maxima the first, on every device
-    if not decoding.samples_the_policy:
-        logits_NV = restrict(logits_NV, decoding)
-    return invert_cumulative(logits_NV.softmax(dim=-1), uniform_N)
+    return invert_cumulative(restrict(logits_NV, decoding).softmax(dim=-1), uniform_N)
 
 
 def invert_cumulative(probability_NV: Tensor, uniform_N: Tensor) -> Tensor:

@@ -85,13 +85,14 @@ class EncoderDecoder(VitPolicy):
         tokens_GST: Tensor,
         *,
         queries: TokenQueries | None = None,
+        temperature: float = 1.0,
         recompute: bool = False,
     ) -> TokenLogProbs:
         """See ``Policy.log_prob``."""
         context_GPD = self.encode(images_GHWC, recompute=recompute)
         tokens_NT = tokens_GST.flatten(0, 1)
         logits_NTV = self.logits(context_GPD, tokens_NT, recompute=recompute)
-        return log_probs_of(logits_NTV, tokens_GST, queries=queries)
+        return log_probs_of(logits_NTV, tokens_GST, queries=queries, temperature=temperature)
 
     @torch.no_grad()
     def sample(

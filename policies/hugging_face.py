@@ -226,6 +226,7 @@ class HuggingFacePolicy(NetworkPolicy):
         tokens_GST: Tensor,
         *,
         queries: TokenQueries | None = None,
+        temperature: float = 1.0,
         recompute: bool = False,
     ) -> TokenLogProbs:
         """See ``Policy.log_prob``. ``recompute`` keeps the encoded image and no more."""
@@ -237,7 +238,7 @@ class HuggingFacePolicy(NetworkPolicy):
             )
         else:
             logits_NTV = self.logits(self.encode(images_GHWC), tokens_NT)
-        return log_probs_of(logits_NTV, tokens_GST, queries=queries)
+        return log_probs_of(logits_NTV, tokens_GST, queries=queries, temperature=temperature)
 
     @torch.no_grad()
     def sample(

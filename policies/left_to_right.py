@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from policies.draw import Decoding, draw_tokens, invert_cumulative
+from policies.draw import Decoding, draw_tokens, invert_cumulative, tempered
 from policies.policy import Samples
 
 _LOOK_EVERY = 16
@@ -44,21 +44,30 @@ def draw_left_to_right(
     """Draw ``uniforms_GST.shape[1]`` sequences of each group; see ``Policy.sample``."""
     num_groups, num_samples, length = uniforms_GST.shape
     uniforms_TN = uniforms_GST.flatten(0, 1).t().contiguous()
-    drawn = _Drawn(length, num_groups * num_samples, probe_tokens, device=uniforms_GST.device)
+    drawn = _Drawn(
+        length,
+        num_groups * num_samples,
+        probe_tokens,
+        is_tempered=decoding.temperature != 1.0,
+        device=uniforms_GST.device,
+    )
     token_N = torch.full_like(drawn.tokens_TN[0], start_token)
     is_finished_N = torch.zeros_like(token_N, dtype=torch.bool)
     look_every = 1 if uniforms_GST.device.type == "cpu" else _LOOK_EVERY
     for position in range(length):
         logits_NV = network.logits(token_N, position)
-        probability_NV = logits_NV.softmax(dim=-1)
-        if decoding.samples_the_policy:
+        tempered_NV = tempered(logits_NV, decoding.temperature)
+        probability_NV = tempered_NV.softmax(dim=-1)
+        if decoding.is_whole:
             token_N = invert_cumulative(probability_NV, uniforms_TN[position])
         else:
             token_N = draw_tokens(logits_NV, uniforms_TN[position], decoding)
         if stop_token is not None:
             token_N = token_N.masked_fill(is_finished_N, 0)
             is_finished_N = is_finished_N | (token_N == stop_token)
-        drawn.record(position, token_N, logits_NV, probability_NV)
+        drawn.record(position, token_N, tempered_NV, probability_NV)
+        if probe_tokens:
+            drawn.record_probes(position, logits_NV)
         is_time_to_look = stop_token is not None and position % look_every == look_every - 1
         if is_time_to_look and bool(is_finished_N.all()):
             break
@@ -74,6 +83,7 @@ class _Drawn:
         num_sequences: int,
         probe_tokens: tuple[int, ...],
         *,
+        is_tempered: bool,
         device: torch.device,
     ) -> None:
         # Ones where nothing is drawn any more: their logarithms are finite.
@@ -84,17 +94,23 @@ class _Drawn:
         self._probes_Q = torch.tensor(probe_tokens, dtype=torch.int64, device=device)
         self._logit_TN1 = ones(1)
         self._probe_logits_TNQ = ones(len(probe_tokens))
+        self._probe_normaliser_TN1 = ones(1) if is_tempered else None
         self._top_logit_TN = ones()
         self._top_probability_TN = ones()
 
     def record(
-        self, position: int, token_N: Tensor, logits_NV: Tensor, probability_NV: Tensor
+        self, position: int, token_N: Tensor, tempered_NV: Tensor, probability_NV: Tensor
     ) -> None:
         self.tokens_TN[position] = token_N
-        torch.gather(logits_NV, 1, token_N[:, None], out=self._logit_TN1[position])
-        torch.index_select(logits_NV, 1, self._probes_Q, out=self._probe_logits_TNQ[position])
-        torch.amax(logits_NV, dim=-1, out=self._top_logit_TN[position])
+        torch.gather(tempered_NV, 1, token_N[:, None], out=self._logit_TN1[position])
+        torch.amax(tempered_NV, dim=-1, out=self._top_logit_TN[position])
         torch.amax(probability_NV, dim=-1, out=self._top_probability_TN[position])
+
+    def record_probes(self, position: int, logits_NV: Tensor) -> None:
+        torch.index_select(logits_NV, 1, self._probes_Q, out=self._probe_logits_TNQ[position])
+        if self._probe_normaliser_TN1 is not None:
+            normaliser_N1 = self._probe_normaliser_TN1[position]
+            torch.logsumexp(logits_NV, dim=-1, keepdim=True, out=normaliser_N1)
 
     def samples(self, group_shape: tuple[int, int], stop_token: int | None) -> Samples:
         # The logsumexp of the logits, from the softmax that was there anyway.
@@ -103,6 +119,8 @@ class _Drawn:
         if stop_token is not None:
             is_stop_TN = (self.tokens_TN == stop_token).to(torch.int64)
             log_probs_TN = log_probs_TN.masked_fill(is_stop_TN.cumsum(0) > is_stop_TN, 0.0)
+        if self._probe_normaliser_TN1 is not None:
+            normaliser_TN1 = self._probe_normaliser_TN1
         probe_log_probs_TNQ = self._probe_logits_TNQ - normaliser_TN1
         return Samples(
             tokens_GST=self.tokens_TN.t().to(torch.int32).unflatten(0, group_shape),

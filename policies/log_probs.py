@@ -8,15 +8,17 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from policies.draw import tempered
 from policies.policy import TokenLogProbs, TokenQueries
 
 
 def log_probs_of(
-    logits_NTV: Tensor, tokens_GST: Tensor, *, queries: TokenQueries | None
+    logits_NTV: Tensor, tokens_GST: Tensor, *, queries: TokenQueries | None, temperature: float
 ) -> TokenLogProbs:
     """Log-probs of sequences, and of whatever else is asked for, from all their logits."""
     tokens_NT = tokens_GST.flatten(0, 1)
-    drawn_NT = -F.cross_entropy(logits_NTV.flatten(0, 1), tokens_NT.flatten(), reduction="none")
+    tempered_NTV = tempered(logits_NTV, temperature)
+    drawn_NT = -F.cross_entropy(tempered_NTV.flatten(0, 1), tokens_NT.flatten(), reduction="none")
     queried_GSPK = None
     if queries is not None:
         at_NPV = logits_NTV[:, queries.positions_P]

@@ -76,6 +76,7 @@ class NetworkPolicy(nn.Module, ABC):
         tokens_GST: Tensor,
         *,
         queries: TokenQueries | None = None,
+        temperature: float = 1.0,
         recompute: bool = False,
     ) -> TokenLogProbs:
         """See ``Policy.log_prob``."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from layers import DecoderBlock, LayerNorm
 from layers.transformer import run_block
-from policies.draw import Decoding, draw_tokens
+from policies.draw import Decoding, draw_tokens, tempered
 from policies.encoder_decoder import EncoderDecoderConfig, TokenHead
 from policies.encoding import encode_timed
 from policies.policy import Samples, TokenLogProbs, TokenQueries
@@ -69,16 +69,19 @@ class ParallelPolicy(VitPolicy):
         tokens_GST: Tensor,
         *,
         queries: TokenQueries | None = None,
+        temperature: float = 1.0,
         recompute: bool = False,
     ) -> TokenLogProbs:
         """See ``Policy.log_prob``."""
         context_GPD = self.encode(images_GHWC, recompute=recompute)
         length = tokens_GST.shape[2]
-        log_probs_GTV = self.logits(context_GPD, recompute=recompute)[:, :length].log_softmax(-1)
+        logits_GTV = self.logits(context_GPD, recompute=recompute)[:, :length]
+        log_probs_GTV = tempered(logits_GTV, temperature).log_softmax(-1)
         drawn_GTS = log_probs_GTV.gather(-1, tokens_GST.transpose(1, 2))
         queried_GSPK = None
         if queries is not None:
-            at_GPK = log_probs_GTV[:, queries.positions_P][..., queries.token_ids_K]
+            at_GPV = logits_GTV[:, queries.positions_P].log_softmax(-1)
+            at_GPK = at_GPV[..., queries.token_ids_K]
             queried_GSPK = at_GPK[:, None].expand(-1, tokens_GST.shape[1], -1, -1)
         return TokenLogProbs(drawn_GST=drawn_GTS.transpose(1, 2), queried_GSPK=queried_GSPK)
 
@@ -106,14 +109,14 @@ class ParallelPolicy(VitPolicy):
             ],
             dim=1,
         )
-        log_probs_GTV = logits_GTV.log_softmax(dim=-1)
+        log_probs_GTV = tempered(logits_GTV, decoding.temperature).log_softmax(dim=-1)
         log_probs_GST = log_probs_GTV.gather(-1, tokens_GST.transpose(1, 2)).transpose(1, 2)
         if stop_token is not None:
             is_stop_GST = (tokens_GST == stop_token).to(torch.int64)
             is_after_GST = is_stop_GST.cumsum(dim=-1) > is_stop_GST
             tokens_GST = tokens_GST.masked_fill(is_after_GST, 0)
             log_probs_GST = log_probs_GST.masked_fill(is_after_GST, 0.0)
-        probe_GTQ = log_probs_GTV[..., list(probe_tokens)]
+        probe_GTQ = logits_GTV.log_softmax(dim=-1)[..., list(probe_tokens)]
         return Samples(
             tokens_GST=tokens_GST.to(torch.int32),
             log_probs_GST=log_probs_GST,

@@ -18,9 +18,10 @@ class Samples:
     tokens_GST: Tensor
     """int32; 0 after a stop token."""
     log_probs_GST: Tensor
-    """float32, of the untempered, unrestricted distribution; 0 after a stop token."""
+    """float32, of the distribution at the decoding's temperature, whatever ``top_k`` and ``top_p``
+    leave of it; 0 after a stop token."""
     probe_log_probs_GSTQ: Tensor
-    """float32, of the probed tokens at every position."""
+    """float32, of the probed tokens at every position; at temperature 1."""
     encode_seconds: float = 0.0
     """Of the time that sampling took; 0 where the policy does not encode apart."""
 
@@ -68,6 +69,7 @@ class Policy(Protocol):
         tokens_GST: Tensor,
         *,
         queries: TokenQueries | None = None,
+        temperature: float = 1.0,
         recompute: bool = False,
     ) -> TokenLogProbs:
         """Log-probs of given sequences, differentiable; each image is encoded once.
@@ -75,7 +77,9 @@ class Policy(Protocol):
         Args:
             images_GHWC: in [-1, 1].
             tokens_GST: int64.
-            queries: further log-probs to return.
+            queries: further log-probs to return, always at temperature 1.
+            temperature: of the distribution whose log-probs the sequences' are: what they were
+                drawn at, where they are rollouts.
             recompute: keep only block inputs for the backward pass.
         """
         ...

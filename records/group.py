@@ -64,7 +64,8 @@ class Group:
     """The weights that drew it: what the sampler had loaded, not what it was asked for."""
     tokens_ST: NDArray[np.int32]
     log_probs_ST: NDArray[np.float32]
-    """Log-probability of each drawn token under the untempered, unrestricted policy."""
+    """Log-probability of each drawn token at the temperature that it was drawn at, whatever
+    ``top_k`` and ``top_p`` left."""
     probe_log_probs_STQ: NDArray[np.float32]
     """Log-probability of each token the task probes, at every position; Q may be 0."""
 
@@ -77,7 +78,8 @@ class Score:
     components: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Named parts of the reward, each [S], logged before they are composed."""
     aux: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """What ``token_targets`` needs, each [S, ...]."""
+    """What ``token_targets`` needs, each [S, ...]. Under "step_reward", if the task can tell, what
+    each of P equally long steps of a sequence earned [S, P]: they sum to the reward."""
     is_valid: bool = True
     """False: scoring failed for good. The group trains nothing; its reward is not 0 but unknown."""
 

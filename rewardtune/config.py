@@ -263,6 +263,11 @@ class RunConfig(Section):
                 f"sampler.num_samples = {num_samples} leaves no rollout for the baseline: set "
                 "sampler.num_samples to 2 or more, or learner.baseline to false"
             )
+        if learner.discount is not None and self.reward is not None:
+            raise ValueError(
+                f"learner.discount = {learner.discount} needs a reward told step by step, which "
+                "only the task's own can be: leave out learner.discount, or reward"
+            )
         self.cluster.check_learners(learner.gradient_shards, self.compute.device)
         if learner.batch_size % self.sampler.micro_batch:
             raise ValueError(

@@ -155,6 +155,7 @@ def tuning_learner(parts: Parts, ranks: ShardExchange) -> Learner:
         parts.policy,
         parts.config.learner,
         task=parts.task,
+        temperature=parts.config.sampler.temperature,
         weighs_importance=parts.config.weighs_importance,
         ranks=ranks,
     )

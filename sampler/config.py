@@ -21,9 +21,11 @@ class SamplerConfig(BaseModel):
     """Groups drawn together. Part of the identity: the shape of a batch moves bits."""
 
     temperature: PositiveFloat = 1.0
-    """1 samples the policy itself, which is what the gradient is derived for."""
+    """Divides the logits. The distribution that this gives is the one whose reward is raised: below
+    1 it is nearer to greedy decoding, which has the same mode at every temperature."""
 
     top_k: PositiveInt | None = None
+    """Draw from so many tokens only; the gradient takes no notice, here and of ``top_p``."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     dtype: Dtype = "float32"
 

@@ -96,6 +96,10 @@ class BatchMatch:
     """0: no box; 1: it chose no target at ``correct_threshold``; 2: it chose one."""
     match_iou_SP: NDArray[np.float64]
     """Overlap with the target chosen at ``correct_threshold``, else 0. A repeat keeps its own."""
+    num_passed_SP: NDArray[np.int32]
+    """Thresholds at which the box chose a target; its own, as choosing says."""
+    num_repeated_SP: NDArray[np.int32]
+    """Of these, at which an earlier box had chosen the same target."""
 
     def reward_SK(self, *, duplicate_penalty: float) -> NDArray[np.float64]:
         """Reward per sequence and threshold, in objects."""
@@ -294,6 +298,8 @@ def _match(
     NDArray[np.int32],
     NDArray[np.int8],
     NDArray[np.float64],
+    NDArray[np.int32],
+    NDArray[np.int32],
 ]:
     """The fields of ``BatchMatch`` behind a number: above 0, what argument is out of range."""
     num_sequences, num_slots = token_SP6.shape[:2]
@@ -306,6 +312,8 @@ def _match(
     num_boxes_S = np.zeros(num_sequences, dtype=np.int32)
     correct_SP = np.zeros((num_sequences, num_slots), dtype=np.int8)
     match_iou_SP = np.zeros((num_sequences, num_slots))
+    num_passed_SP = np.zeros((num_sequences, num_slots), dtype=np.int32)
+    num_repeated_SP = np.zeros((num_sequences, num_slots), dtype=np.int32)
 
     problem = 0
     for s in range(num_sequences):
@@ -325,6 +333,8 @@ def _match(
     next_G = np.full(len(label_G), -1, dtype=np.int64)
     # passed_GK[g, n]: boxes that chose target g and exceed exactly n thresholds.
     passed_GK = np.zeros((len(label_G), num_thresholds + 1), dtype=np.int32)
+    # most_G[g]: the most thresholds that any box so far exceeds.
+    most_G = np.zeros(len(label_G), dtype=np.int32)
 
     image, start, end = -1, 0, 0
     for s in range(num_sequences):
@@ -361,6 +371,9 @@ def _match(
                 num_passed += iou > threshold_K[k]
             if num_passed > 0:
                 passed_GK[target, num_passed] += 1
+                num_passed_SP[s, p] = num_passed
+                num_repeated_SP[s, p] = min(num_passed, most_G[target])
+                most_G[target] = max(num_passed, most_G[target])
             if iou > correct_threshold:
                 correct_SP[s, p] = 2
                 match_iou_SP[s, p] = iou
@@ -368,6 +381,7 @@ def _match(
         for g in range(start, end):
             weight = weight_C[label_G[g]]
             num_chose = 0
+            most_G[g] = 0
             for k in range(num_thresholds - 1, -1, -1):
                 num_chose += passed_GK[g, k + 1]
                 passed_GK[g, k + 1] = 0
@@ -386,4 +400,6 @@ def _match(
         num_boxes_S,
         correct_SP,
         match_iou_SP,
+        num_passed_SP,
+        num_repeated_SP,
     )

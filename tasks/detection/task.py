@@ -18,7 +18,7 @@ from records import Group, Score, TokenTargets, View
 from tasks.coco_instances import coco_instances
 from tasks.detection.codec import DetectionCodec
 from tasks.detection.config import DetectionConfig, read_config
-from tasks.detection.matching import Targets, match_batch
+from tasks.detection.matching import BatchMatch, Targets, match_batch
 from tasks.detection.metric import coco_box_metrics
 from tasks.detection.reward import class_weights, threshold_weights
 from tasks.detection.target import target_boxes, with_wrong_boxes
@@ -149,7 +149,7 @@ class DetectionTask:
         Components: "match" (earned) and "duplicate_penalty" (lost, <= 0) sum to the reward;
         "boxes" counts predicted boxes; "duplicate_ratio" is the share of them that find an object
         again, at the lowest threshold: both tell when a policy games the reward. Aux: "match_iou"
-        [S, P], what confidence should become.
+        [S, P], what confidence should become, and "step_reward" [S, P], by box in the order drawn.
 
         Raises:
             ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T.
@@ -179,8 +179,22 @@ class DetectionTask:
                 "boxes": match.num_boxes_S.astype(np.float64),
                 "duplicate_ratio": match.num_duplicates_SK[:, 0] / np.maximum(1, match.num_boxes_S),
             },
-            aux={"match_iou": match.match_iou_SP},
+            aux={
+                "match_iou": match.match_iou_SP,
+                "step_reward": self._box_rewards(tokens_ST, match),
+            },
         )
+
+    def _box_rewards(self, tokens_ST: NDArray[np.int32], match: BatchMatch) -> NDArray[np.float64]:
+        """What each box added to the reward of those before it [S, P]."""
+        weight_before_K = np.concatenate([[0.0], self._threshold_weight_K.cumsum()])
+        passed_SP = weight_before_K[match.num_passed_SP]
+        repeated_SP = weight_before_K[match.num_repeated_SP]
+        value_SP = self.class_weight_C[self._codec.decode(tokens_ST).label_N]
+        earned_SP = passed_SP - repeated_SP
+        penalty = self._config.duplicate_penalty
+        reward_SP: NDArray[np.float64] = value_SP * (earned_SP - penalty * repeated_SP)
+        return reward_SP
 
     def decode(
         self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.advantage import advantages
+from learner.advantage import advantages, discounted_returns
 
 REWARDS = st.integers(2, 8).flatmap(
     lambda size: st.lists(
@@ -20,27 +20,47 @@ def test_leave_one_out_equals_its_definition_computed_the_slow_way(
         [r - (sum(row[:i]) + sum(row[i + 1 :])) / (len(row) - 1) for i, r in enumerate(row)]
         for row in rewards
     ]
-    got = advantages(
-        torch.tensor(rewards, dtype=torch.float64), estimator="leave_one_out", has_baseline=True
-    )
-    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
+    reward_GSP = torch.tensor(rewards, dtype=torch.float64)[..., None]
+    got = advantages(reward_GSP, estimator="leave_one_out", has_baseline=True)
+    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64)[..., None])
+
+
+def test_each_step_has_the_other_rollouts_same_step_as_its_baseline() -> None:
+    return_GSP = torch.randn(2, 4, 3, dtype=torch.float64)
+    got = advantages(return_GSP, estimator="leave_one_out", has_baseline=True)
+    for step in range(3):
+        alone = return_GSP[..., step : step + 1]
+        expected = advantages(alone, estimator="leave_one_out", has_baseline=True)
+        torch.testing.assert_close(got[..., step : step + 1], expected)
+
+
+@given(st.lists(st.floats(-9, 9), min_size=1, max_size=6), st.floats(0, 1))
+def test_a_step_answers_for_itself_and_discounted_for_what_follows(
+    rewards: list[float], discount: float
+) -> None:
+    expected = [
+        sum(discount ** (later - step) * rewards[later] for later in range(step, len(rewards)))
+        for step in range(len(rewards))
+    ]
+    got = discounted_returns(torch.tensor([[rewards]], dtype=torch.float64), discount=discount)
+    torch.testing.assert_close(got, torch.tensor([[expected]], dtype=torch.float64))
 
 
 @given(REWARDS)
 def test_first_is_the_first_column_of_leave_one_out(rewards: list[list[float]]) -> None:
-    reward_GS = torch.tensor(rewards, dtype=torch.float64)
-    first = advantages(reward_GS, estimator="first", has_baseline=True)
-    every = advantages(reward_GS, estimator="leave_one_out", has_baseline=True)
+    reward_GSP = torch.tensor(rewards, dtype=torch.float64)[..., None]
+    first = advantages(reward_GSP, estimator="first", has_baseline=True)
+    every = advantages(reward_GSP, estimator="leave_one_out", has_baseline=True)
     torch.testing.assert_close(first, every[:, :1])
 
 
 def test_without_baseline_the_advantage_is_the_reward() -> None:
-    reward_GS = torch.tensor([[1.0, 2.0]])
-    assert advantages(reward_GS, estimator="first", has_baseline=False).tolist() == [[1.0]]
-    both = advantages(reward_GS, estimator="leave_one_out", has_baseline=False)
-    assert both.tolist() == [[1.0, 2.0]]
+    reward_GSP = torch.tensor([[[1.0], [2.0]]])
+    assert advantages(reward_GSP, estimator="first", has_baseline=False).tolist() == [[[1.0]]]
+    both = advantages(reward_GSP, estimator="leave_one_out", has_baseline=False)
+    assert both.tolist() == [[[1.0], [2.0]]]
 
 
 def test_a_group_of_one_has_no_baseline() -> None:
     with pytest.raises(ValueError, match="at least 2 rollouts"):
-        advantages(torch.zeros(3, 1), estimator="first", has_baseline=True)
+        advantages(torch.zeros(3, 1, 1), estimator="first", has_baseline=True)

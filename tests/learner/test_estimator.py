@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.advantage import advantages
+from learner.advantage import advantages, discounted_returns
 from learner.config import Estimator
 from learner.loss import live_positions, reinforce_loss
 from policies.draw import Decoding, uniforms
@@ -45,16 +45,26 @@ def reward_of(tokens: Tensor) -> Tensor:
     return (tokens.float() * weights).sum(-1) + 2.0 * (tokens[..., 0] == tokens[..., 2]) + 3.0
 
 
+def step_rewards_of(tokens: Tensor) -> Tensor:
+    """The same reward by token: what it adds, given those before it."""
+    weights = torch.tensor([1.0, -2.0, 0.7])
+    step_rewards = tokens.float() * weights
+    step_rewards[..., 0] += 3.0
+    step_rewards[..., 2] += 2.0 * (tokens[..., 0] == tokens[..., 2])
+    return step_rewards
+
+
 def gradient(policy: EncoderDecoder) -> Tensor:
     flat = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
     policy.zero_grad()
     return flat
 
 
-def exact_gradient(policy: EncoderDecoder, image: Tensor) -> Tensor:
-    """Of -E[reward] / T: the loss is a mean over positions."""
+def exact_gradient(policy: EncoderDecoder, image: Tensor, *, temperature: float) -> Tensor:
+    """Of -E[reward] / T: the loss is a mean over positions. E is over what is drawn."""
     every = torch.tensor(list(itertools.product(range(VOCAB), repeat=LENGTH)))
-    log_prob = policy.log_prob(image, every[None]).drawn_GST[0].sum(-1)
+    found = policy.log_prob(image, every[None], temperature=temperature).drawn_GST
+    log_prob = found[0].sum(-1)
     assert log_prob.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
     (-(log_prob.exp() * reward_of(every)).sum() / LENGTH).backward()
     return gradient(policy)
@@ -68,6 +78,8 @@ def sampled_gradient(
     num_samples: int,
     estimator: Estimator,
     has_baseline: bool,
+    temperature: float,
+    discount: float | None = None,
     seed: int,
 ) -> Tensor:
     images = image.expand(num_groups, -1, -1, -1)
@@ -77,10 +89,16 @@ def sampled_gradient(
         rollouts_N=torch.arange(num_samples).repeat(num_groups),
         sequence_length=LENGTH,
     ).unflatten(0, (num_groups, num_samples))
-    tokens = policy.sample(images, numbers, decoding=Decoding()).tokens_GST.long()
-    advantage = advantages(reward_of(tokens), estimator=estimator, has_baseline=has_baseline)
+    decoding = Decoding(temperature=temperature)
+    tokens = policy.sample(images, numbers, decoding=decoding).tokens_GST.long()
+    returns = (
+        reward_of(tokens)[..., None]
+        if discount is None
+        else discounted_returns(step_rewards_of(tokens), discount=discount)
+    )
+    advantage = advantages(returns, estimator=estimator, has_baseline=has_baseline)
     trained = tokens[:, : advantage.shape[1]]
-    log_prob = policy.log_prob(images, trained).drawn_GST
+    log_prob = policy.log_prob(images, trained, temperature=temperature).drawn_GST
     live = live_positions(trained, None)
     (reinforce_loss(log_prob, advantage, live) / num_groups).backward()
     return gradient(policy)
@@ -93,7 +111,7 @@ def test_mean_sampled_gradient_converges_to_the_exact_one(
 ) -> None:
     policy = make_policy()
     image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    exact = exact_gradient(policy, image)
+    exact = exact_gradient(policy, image, temperature=1.0)
     draws = torch.stack(
         [
             sampled_gradient(
@@ -103,11 +121,64 @@ def test_mean_sampled_gradient_converges_to_the_exact_one(
                 num_samples=4,
                 estimator=estimator,
                 has_baseline=has_baseline,
+                temperature=1.0,
                 seed=seed,
             )
             for seed in range(64)
         ]
     )
+    assert_converges(draws, exact)
+
+
+def test_at_another_temperature_it_is_the_reward_at_that_temperature_that_rises() -> None:
+    policy = make_policy()
+    image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    exact = exact_gradient(policy, image, temperature=0.5)
+    assert_converges(draws_of(policy, image, temperature=0.5, discount=None), exact)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_reward_to_go_has_the_same_gradient_in_the_mean(temperature: float) -> None:
+    policy = make_policy()
+    image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    exact = exact_gradient(policy, image, temperature=temperature)
+    assert_converges(draws_of(policy, image, temperature=temperature, discount=1.0), exact)
+
+
+def test_at_discount_0_the_gradient_is_that_of_what_each_token_earns_given_those_before() -> None:
+    policy = make_policy()
+    image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    every = torch.tensor(list(itertools.product(range(VOCAB), repeat=LENGTH)))
+    log_prob = policy.log_prob(image, every[None]).drawn_GST[0]
+    probability = log_prob.detach().sum(-1).exp()
+    of_sequence = (log_prob * step_rewards_of(every)).sum(-1)
+    (-(probability * of_sequence).sum() / LENGTH).backward()
+    exact = gradient(policy)
+    assert_converges(draws_of(policy, image, temperature=1.0, discount=0.0), exact)
+
+
+def draws_of(
+    policy: EncoderDecoder, image: Tensor, *, temperature: float, discount: float | None
+) -> Tensor:
+    return torch.stack(
+        [
+            sampled_gradient(
+                policy,
+                image,
+                num_groups=256,
+                num_samples=4,
+                estimator="leave_one_out",
+                has_baseline=True,
+                temperature=temperature,
+                discount=discount,
+                seed=seed,
+            )
+            for seed in range(64)
+        ]
+    )
+
+
+def assert_converges(draws: Tensor, exact: Tensor) -> None:
     mean = draws.mean(dim=0)
     error = draws.std(dim=0) / len(draws) ** 0.5
     # Some entries, such as biases of keys, have no gradient but rounding.
@@ -131,6 +202,7 @@ def test_a_baseline_lowers_the_variance() -> None:
                 num_samples=4,
                 estimator="leave_one_out",
                 has_baseline=has_baseline,
+                temperature=1.0,
                 seed=seed,
             )
             for seed in range(16)

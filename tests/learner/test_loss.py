@@ -31,8 +31,16 @@ def test_importance_weight_is_the_ratio_of_whole_sequences_truncated() -> None:
     behaviour = torch.tensor([[[-1.5, -1.9, 0.0], [-3.0, -1.0, 0.0]]])
     live = torch.tensor([[[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]])
     weight = importance_weights(log_prob, behaviour, live)
+    assert weight.shape == (1, 2, 1)
     assert weight[0, 0].item() == pytest.approx(math.exp(0.5 - 0.1))
     assert weight[0, 1].item() == 2.0
+
+
+def test_importance_weight_of_a_step_is_that_of_the_sequence_up_to_its_end() -> None:
+    gap = torch.tensor([[[0.1, -0.3, 0.2, 0.1, -5.0, 9.0]]])
+    weight = importance_weights(gap, torch.zeros(1, 1, 6), torch.ones(1, 1, 6), num_steps=3)
+    expected = [math.exp(-0.2), math.exp(0.1), 2.0]
+    assert weight[0, 0].tolist() == pytest.approx(expected)
 
 
 def test_reinforce_loss_is_the_mean_over_rollouts_and_all_positions() -> None:
@@ -44,7 +52,20 @@ def test_reinforce_loss_is_the_mean_over_rollouts_and_all_positions() -> None:
         for r in range(2)
         for t in range(5)
     )
-    got = reinforce_loss(log_prob, advantage, torch.ones(3, 2, 5))
+    got = reinforce_loss(log_prob, advantage[..., None], torch.ones(3, 2, 5))
+    torch.testing.assert_close(got, torch.as_tensor(slow))
+
+
+def test_reinforce_loss_gives_a_token_the_advantage_of_its_step() -> None:
+    log_prob = torch.randn(3, 2, 6)
+    advantage = torch.randn(3, 2, 3)
+    slow = sum(
+        -advantage[g, r, t // 2] * log_prob[g, r, t] / (2 * 6)
+        for g in range(3)
+        for r in range(2)
+        for t in range(6)
+    )
+    got = reinforce_loss(log_prob, advantage, torch.ones(3, 2, 6))
     torch.testing.assert_close(got, torch.as_tensor(slow))
 
 
@@ -65,7 +86,7 @@ def test_both_terms_of_the_published_detection_loss() -> None:
     advantage = (reward[:, 0] - torch.tensor(FIXTURE["loss/baseline"]))[:, None]
     num_images = len(tokens)
 
-    reward_term = reinforce_loss(drawn, advantage, torch.ones_like(drawn)) / num_images
+    reward_term = reinforce_loss(drawn, advantage[..., None], torch.ones_like(drawn)) / num_images
     confidence = tokens[:, 5::6]
     iou = torch.tensor(FIXTURE["out/match_iou"])[:, 0]
     is_box = (confidence > 0).float()

@@ -111,7 +111,9 @@ def test_log_probs_of_samples_are_those_of_log_prob(
         images, some_uniforms(3, 4), decoding=decoding, probe_tokens=(4,), stop_token=STOP
     )
     queries = TokenQueries(torch.arange(LENGTH), torch.tensor([4]))
-    forced = policy.log_prob(images, samples.tokens_GST.long(), queries=queries)
+    forced = policy.log_prob(
+        images, samples.tokens_GST.long(), queries=queries, temperature=decoding.temperature
+    )
     is_after = is_after_stop(samples.tokens_GST)
     expected = forced.drawn_GST.detach().masked_fill(is_after, 0.0)
     torch.testing.assert_close(samples.log_probs_GST, expected, rtol=0, atol=1e-5)

@@ -81,14 +81,16 @@ def test_greedy_decoding_with_a_stop_token_equals_big_vision_up_to_the_stop(
 def test_log_probs_equal_those_of_teacher_forcing(
     random_policy: Build, num_samples: int, decoding: Decoding
 ) -> None:
-    """Whatever the decoding, they are the policy's own: untempered and unrestricted."""
+    """Of the tokens at the decoding's temperature, of probes at 1; always unrestricted."""
     policy = random_policy(seed=num_samples)
     images = torch.randn(3, 32, 32, 3)
     samples = policy.sample(
         images, some_uniforms(3, num_samples, 12), decoding=decoding, probe_tokens=(2, 0, 2)
     )
     queries = TokenQueries(torch.arange(12), torch.tensor([2, 0, 2]))
-    forced = policy.log_prob(images, samples.tokens_GST.long(), queries=queries)
+    forced = policy.log_prob(
+        images, samples.tokens_GST.long(), queries=queries, temperature=decoding.temperature
+    )
     torch.testing.assert_close(samples.log_probs_GST, forced.drawn_GST.detach(), rtol=0, atol=1e-5)
     assert forced.queried_GSPK is not None
     torch.testing.assert_close(
@@ -150,15 +152,20 @@ def test_nothing_is_drawn_after_the_stop_token(random_policy: Build) -> None:
     )
 
 
-def test_samples_follow_the_distribution_of_the_policy(random_policy: Build) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_samples_follow_the_distribution_of_the_policy(
+    random_policy: Build, temperature: float
+) -> None:
     policy = random_policy(vocab_size=4, sequence_length=2)
     images = torch.randn(1, 32, 32, 3)
     num_samples = 20_000
-    samples = policy.sample(images, some_uniforms(1, num_samples, 2), decoding=SAMPLING)
+    decoding = Decoding(temperature=temperature)
+    samples = policy.sample(images, some_uniforms(1, num_samples, 2), decoding=decoding)
     tokens = samples.tokens_GST[0].long()
     counts = torch.bincount(tokens[:, 0] * 4 + tokens[:, 1], minlength=16)
     all_sequences = torch.cartesian_prod(torch.arange(4), torch.arange(4))
-    log_prob = policy.log_prob(images, all_sequences[None]).drawn_GST[0].sum(dim=-1).detach()
+    found = policy.log_prob(images, all_sequences[None], temperature=temperature).drawn_GST
+    log_prob = found[0].sum(dim=-1).detach()
     expected = log_prob.exp() * num_samples
     assert math.isclose(float(expected.sum()), num_samples, rel_tol=1e-5)
     chi_square = float(((counts - expected) ** 2 / expected).sum())

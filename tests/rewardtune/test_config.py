@@ -222,6 +222,11 @@ def test_the_error_names_the_file(path: Path) -> None:
             ("sampler.num_samples = 1", "'leave_one_out'"),
         ),
         ({"sampler__top_k": 5, "sampler__top_p": 0.5}, ("sampler.top_k = 5", "top_p = 0.5")),
+        (
+            {"learner__discount": 0.5, "reward": "my_rewards:brightness"},
+            ("learner.discount = 0.5", "leave out learner.discount, or reward"),
+        ),
+        ({"learner__discount": 1.5}, ("learner.discount = 1.5",)),
         ({"sampler__micro_batch": 24}, ("batch_size = 64", "sampler.micro_batch = 24")),
         ({"learner__micro_batch": 24}, ("batch_size = 64", "micro_batch", "24 * 1")),
         ({"learner__gradient_shards": 8}, ("gradient_shards", "16 * 8")),

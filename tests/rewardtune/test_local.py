@@ -120,6 +120,15 @@ def test_sampler_and_learner_agree_on_the_log_probs(
     assert all(record["log_prob_gap"] < 1e-5 for record in log.steps)
 
 
+def test_sampler_and_learner_agree_on_the_log_probs_at_the_samplers_temperature(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    log = _Recorder()
+    config = tiny_tune(data, pretrained, tmp_path / "run", depth=0, sampler={"temperature": 0.5})
+    tune(config, log)
+    assert all(record["log_prob_gap"] < 1e-5 for record in log.steps)
+
+
 def test_importance_weights_are_one_on_policy(data: Path, pretrained: Path, tmp_path: Path) -> None:
     log = _Recorder()
     config = tiny_tune(data, pretrained, tmp_path / "run", depth=0, importance_weight=True)

@@ -183,6 +183,24 @@ def test_an_image_without_objects_rewards_nothing() -> None:
     np.testing.assert_array_equal(scored.reward_S, 0.0)
 
 
+@pytest.mark.parametrize("options", [{}, {"aggregate": "big_vision"}, {"reward": "recall"}])
+def test_what_a_box_earns_is_what_it_adds_to_the_boxes_before_it(options: dict[str, Any]) -> None:
+    task = task_of(**options)
+    num_earning = 0
+    for index in range(5):
+        tokens_ST, example = FIXTURE["in/pred_tokens"][index], fixture_example(index)
+        step_reward_SP = score(task, tokens_ST, example).aux["step_reward"]
+        before_S = np.zeros(len(tokens_ST))
+        for box in range(CODEC.max_boxes):
+            prefix_ST = tokens_ST.copy()
+            prefix_ST[:, 6 * (box + 1) :] = 0
+            reward_S = score(task, prefix_ST, example).reward_S
+            np.testing.assert_allclose(step_reward_SP[:, box], reward_S - before_S, atol=1e-12)
+            before_S = reward_S
+        num_earning += int(np.count_nonzero(step_reward_SP))
+    assert num_earning > 5
+
+
 def test_sequences_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="max_boxes"):
         score(task_of(), np.zeros((2, 66), dtype=np.int32), example_of([]))
