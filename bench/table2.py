@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from rich.console import Console
@@ -29,9 +29,10 @@ from rewardtune.local import pretrain, tune
 from rewardtune.run_log import open_run_log
 from tasks.detection.suppression import suppress_repeats
 from tasks.shards import open_dataset
-from tasks.task import load_task
+from tasks.task import Task, load_task
 
 OUTPUT = Path("bench/table2.jsonl")
+START = "mle"
 _FIGURES = ("map", "ar100", "boxes_per_image", "reward")
 
 
@@ -60,11 +61,11 @@ ROWS = (
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of each row")
-    parser.add_argument("--rows", nargs="*", help="only these rows")
+    parser.add_argument("--rows", nargs="*", help="only these rows, without the start")
     options = parser.parse_args(arguments)
     rows = [row for row in ROWS if not options.rows or row.name in options.rows]
     done = {(r["row"], r["seed"]) for r in _read()}
-    if ("mle", 0) not in done:
+    if not options.rows and (START, 0) not in done:
         _append(measure_start())
     for seed in range(options.seeds):
         for row in rows:
@@ -99,15 +100,18 @@ def measure_start() -> dict[str, Any]:
         for t in (0.3, 0.6, 1.0)
         for p in (0.5, 0.8, 0.95)
     }
+    ious = (None, 0.5, 0.7, 0.9)
+    drawn = {name: _drawn(config, "holdout", decoding) for name, decoding in decodings.items()}
     holdout = {
-        (name, iou): _suppressed(config, "holdout", decoding, iou)["map"]
-        for name, decoding in decodings.items()
-        for iou in (None, 0.5, 0.7, 0.9)
+        (name, iou): _suppressed(config, "holdout", results, iou)["map"]
+        for name, results in drawn.items()
+        for iou in ious
     }
     name, iou = max(holdout, key=lambda key: holdout[key])
-    tried = _suppressed(config, "validation", decodings[name], iou)
+    results = _drawn(config, "validation", decodings[name])
+    tried = _suppressed(config, "validation", results, iou)
     return {
-        "row": "mle",
+        "row": START,
         "seed": 0,
         "steps": 0,
         "images": 0,
@@ -118,35 +122,44 @@ def measure_start() -> dict[str, Any]:
     }
 
 
-def _suppressed(
-    config: RunConfig, split: str, decoding: Decoding, iou: float | None
-) -> Mapping[str, float]:
+_Results: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+def _drawn(config: RunConfig, split: str, decoding: Decoding) -> _Results:
     assert config.policy.checkpoint is not None
     dataset = open_dataset(getattr(config.data, split))
-    categories = open_dataset(config.data.train).categories
-    task = load_task(config.task, config.task_options, categories=categories)
-    indices = range(len(dataset))
-    policy = load_policy(config.policy.checkpoint).policy
     evaluation = evaluate_policy(
-        policy, task, dataset, indices=indices, score_rules=("class",), decoding=decoding
+        load_policy(config.policy.checkpoint).policy,
+        _task(config),
+        dataset,
+        indices=range(len(dataset)),
+        score_rules=("class",),
+        decoding=decoding,
     )
-    results = evaluation.results["class"]
-    if iou is not None:
-        results = suppress_repeats(results, iou_threshold=iou)
-    return task.evaluate(results, dataset, indices=indices)
+    return evaluation.results["class"]
+
+
+def _suppressed(
+    config: RunConfig, split: str, results: _Results, iou: float | None
+) -> Mapping[str, float]:
+    dataset = open_dataset(getattr(config.data, split))
+    kept = results if iou is None else suppress_repeats(results, iou_threshold=iou)
+    return _task(config).evaluate(kept, dataset, indices=range(len(dataset)))
+
+
+def _task(config: RunConfig) -> Task:
+    categories = open_dataset(config.data.train).categories
+    # Rewards are those of the mAP reward whatever a row was trained on, so that they compare.
+    options = {"max_boxes": config.task_options["max_boxes"]}
+    return load_task(config.task, options, categories=categories)
 
 
 def _measure(config: RunConfig, path: Path, score_rules: Sequence[str]) -> dict[str, Any]:
     assert config.data.validation is not None
     validation = open_dataset(config.data.validation)
-    categories = open_dataset(config.data.train).categories
-    # Rewards are those of the mAP reward whatever a row was trained on, so that they compare.
-    task = load_task(
-        config.task, {"max_boxes": config.task_options["max_boxes"]}, categories=categories
-    )
     evaluation = evaluate_policy(
         load_policy(path).policy,
-        task,
+        _task(config),
         validation,
         indices=range(len(validation)),
         score_rules=score_rules,
