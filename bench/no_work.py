@@ -49,6 +49,7 @@ class NoWorkPolicy(nn.Module):
         tokens_GST: Tensor,
         *,
         queries: TokenQueries | None = None,
+        temperature: float = 1.0,
         recompute: bool = False,
     ) -> TokenLogProbs:
         return TokenLogProbs(self.bias.expand(tokens_GST.shape), queried_GSPK=None)
