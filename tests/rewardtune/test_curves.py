@@ -13,7 +13,7 @@ from rewardtune.run_log import read_run_log
 
 LOGS = Path(__file__).resolve().parents[2] / "configs" / "logs"
 LOG_OF = {
-    "detection": "digits_detection_map",
+    "detection": "digits_detection_map_seed_0",
     "panoptic": "digits_panoptic_tune_seed_0",
     "colorization": "digits_colorization_tune_seed_0",
     "captioning": "digits_captioning_cider_seed_0",
