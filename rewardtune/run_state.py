@@ -17,6 +17,7 @@ from records import PackedTensor, PackedWeights
 from rewardtune.assembly import Parts
 from rewardtune.run_directory import RunDirectory
 
+_AVERAGE = "average"
 _BEHAVIOUR = "behaviour-"
 
 
@@ -58,7 +59,13 @@ def save_run(parts: Parts, run: RunDirectory, loop: Loop) -> None:
         "term": run.term,
         "ledger": ledger,
     }
-    files = {"weights": learner.weights(), "optimizer": optimizer, **behaviour}
+    average = learner.average()
+    files = {
+        "weights": learner.weights(),
+        "optimizer": optimizer,
+        **({_AVERAGE: average} if average else {}),
+        **behaviour,
+    }
     save_checkpoint(run.checkpoints, learner.policy_version, files, state)
     prune(run.checkpoints, keep_last=parts.config.operations.keep_checkpoints)
 
@@ -79,9 +86,14 @@ def restore_run(run: RunDirectory, loop: Loop) -> None:
 
 
 def restore_learner(checkpoint: Checkpoint, learner: Learner) -> None:
-    """Weights, optimizer and ledger: all that a rank that does not publish needs."""
+    """Weights, optimizer, ledger, average: all that a rank that does not publish needs."""
     files = checkpoint.files
-    learner.restore(files["weights"], files["optimizer"], checkpoint.state["ledger"])
+    learner.restore(
+        files["weights"],
+        files["optimizer"],
+        checkpoint.state["ledger"],
+        average=files.get(_AVERAGE, {}),
+    )
 
 
 def write_policy(parts: Parts, path: Path, *, step: int) -> None:
