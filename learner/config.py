@@ -132,10 +132,6 @@ class LearnerConfig(BaseModel):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
 
-    ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """The policy that is measured and kept is the exponential moving average of the weights, over
-    1 / (1 - ema_decay) steps (``learner.weight_average``). None: the last weights."""
-
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.batch_size % (self.micro_batch * self.gradient_shards):

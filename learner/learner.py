@@ -5,7 +5,6 @@ Axes: G groups, R trained rollouts, T tokens, P positions or steps, K token ids.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from learner.loss import (
 from learner.optimizer import Optimizer
 from learner.ranks import LocalShards, ShardExchange
 from learner.schedule import multiplier
-from learner.weight_average import WeightAverage
 from policies.policy import Policy, TokenQueries
 from records import ScoredGroup
 from tasks.task import Task
@@ -82,11 +80,6 @@ class Learner:
         self._own_shards = self._ranks.own_shards(config.gradient_shards)
         self._parameters = dict(policy.module.named_parameters())
         self._optimizer = Optimizer(self._parameters, config.optimizer)
-        self._average = (
-            None
-            if config.ema_decay is None
-            else WeightAverage(self._parameters, decay=config.ema_decay)
-        )
         self._device = next(iter(self._parameters.values())).device
 
     @property
@@ -273,8 +266,6 @@ class Learner:
             return StepReport(is_skipped=True, metrics={"grad_norm": grad_norm})
         rate = multiplier(self._config.schedule, self.policy_version, self._config.num_steps)
         step = self._optimizer.step(rate, grad_norm=grad_norm)
-        if self._average is not None:
-            self._average.update(self.policy_version + 1)
         return StepReport(
             is_skipped=False,
             metrics={
@@ -288,16 +279,8 @@ class Learner:
         """The master weights by name; live tensors."""
         return {name: parameter.detach() for name, parameter in self._parameters.items()}
 
-    def average(self) -> dict[str, Tensor]:
-        """The averaged weights by name, live tensors; empty if the config asks for none."""
-        return {} if self._average is None else self._average.state()
-
-    def averaged(self) -> contextlib.AbstractContextManager[None]:
-        """Within, the policy is the one to measure and keep: its weights are the averaged ones."""
-        return contextlib.nullcontext() if self._average is None else self._average.applied()
-
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Optimizer tensors (live) and the ledger, for a checkpoint beside the weights."""
+        """Optimizer tensors (live) and the ledger, for a checkpoint beside ``weights``."""
         return self._optimizer.state_dict(), self.ledger.to_state()
 
     @torch.no_grad()
@@ -306,17 +289,10 @@ class Learner:
         weights: Mapping[str, Tensor],
         optimizer: Mapping[str, Tensor],
         ledger: dict[str, Any],
-        average: Mapping[str, Tensor],
     ) -> None:
-        """Continue where ``state`` was taken, bit for bit.
-
-        Args:
-            average: empty if none was kept; one that the config asks for starts at the weights.
-        """
+        """Continue where ``state`` was taken, bit for bit."""
         for name, parameter in self._parameters.items():
             parameter.copy_(weights[name])
-        if self._average is not None:
-            self._average.restore(average or weights)
         self._optimizer.load_state_dict(optimizer)
         self.ledger = Ledger.from_state(ledger)
 

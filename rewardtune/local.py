@@ -158,15 +158,13 @@ def _run(
                 log.step(step_record(step, report, measured, seconds=seconds, batch_size=size))
             is_last = step == num_steps
             if is_last or (every and step % every == 0):
-                with learner.averaged():
-                    _evaluate(parts, run, log, history, step=step)
+                _evaluate(parts, run, log, history, step=step)
             if is_last or stop or step % config.operations.checkpoint_every == 0:
                 save_run(parts, run, loop)
                 saved = step
         if saved != learner.policy_version:
             save_run(parts, run, loop)
-    with learner.averaged():
-        write_policy(parts, run.policy_path, step=learner.policy_version)
+    write_policy(parts, run.policy_path, step=learner.policy_version)
     return finished(parts.config, run.path, history, step=learner.policy_version)
 
 

@@ -17,7 +17,6 @@ from records import PackedTensor, PackedWeights
 from rewardtune.assembly import Parts
 from rewardtune.run_directory import RunDirectory
 
-_AVERAGE = "average"
 _BEHAVIOUR = "behaviour-"
 
 
@@ -59,13 +58,7 @@ def save_run(parts: Parts, run: RunDirectory, loop: Loop) -> None:
         "term": run.term,
         "ledger": ledger,
     }
-    average = learner.average()
-    files = {
-        "weights": learner.weights(),
-        "optimizer": optimizer,
-        **({_AVERAGE: average} if average else {}),
-        **behaviour,
-    }
+    files = {"weights": learner.weights(), "optimizer": optimizer, **behaviour}
     save_checkpoint(run.checkpoints, learner.policy_version, files, state)
     prune(run.checkpoints, keep_last=parts.config.operations.keep_checkpoints)
 
@@ -86,14 +79,9 @@ def restore_run(run: RunDirectory, loop: Loop) -> None:
 
 
 def restore_learner(checkpoint: Checkpoint, learner: Learner) -> None:
-    """Weights, optimizer, ledger, average: all that a rank that does not publish needs."""
+    """Weights, optimizer and ledger: all that a rank that does not publish needs."""
     files = checkpoint.files
-    learner.restore(
-        files["weights"],
-        files["optimizer"],
-        checkpoint.state["ledger"],
-        average=files.get(_AVERAGE, {}),
-    )
+    learner.restore(files["weights"], files["optimizer"], checkpoint.state["ledger"])
 
 
 def write_policy(parts: Parts, path: Path, *, step: int) -> None:

@@ -209,8 +209,7 @@ class LearnerHost:
     def finish(self) -> None:
         """Checkpoint and policy; nothing comes after."""
         self.save()
-        with self._loop.learner.averaged():
-            write_policy(self._parts, self._run.policy_path, step=self.version)
+        write_policy(self._parts, self._run.policy_path, step=self.version)
 
     def _candidate(self) -> str | None:
         """The policy as a file for the evaluator: master weights, whatever samplers compute in."""
@@ -218,8 +217,7 @@ class LearnerHost:
             return None
         path = self._run.candidate_path(self.version)
         path.parent.mkdir(exist_ok=True)
-        with self._loop.learner.averaged():
-            write_policy(self._parts, path, step=self.version)
+        write_policy(self._parts, path, step=self.version)
         return str(path)
 
 

@@ -54,9 +54,7 @@ def group_config(
 ) -> RunConfig:
     # Of two micro-batches a sum has one order, whatever the shards.
     shards = {"num_steps": NUM_STEPS, "gradient_shards": gradient_shards, "micro_batch": 2}
-    # An average of the weights, so that every rank must keep it and take it up again.
-    learner = {**shards, "ema_decay": 0.8}
-    return config_of(data, pretrained, directory, learners=learners, depth=depth, learner=learner)
+    return config_of(data, pretrained, directory, learners=learners, depth=depth, learner=shards)
 
 
 def services(driver: Driver) -> dict[str, dict[str, Any]]:

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.checkpoint import CheckpointError, latest_checkpoint
+from learner.checkpoint import CheckpointError
 from learner.learner import Learner
 from learner.term import claim_term
-from policies.policy_file import load_policy
 from records import Score, ScoredGroup
 from reward_workers.reward import RewardFailed
 from reward_workers.score import score_group
-from rewardtune.config import ConfigError, RunConfig
+from rewardtune.config import ConfigError
 from rewardtune.local import RunResult, pretrain, tune
 from rewardtune.run_log import CombinedLog, RunLog
 from tests.rewardtune.tiny_run import (
@@ -94,39 +93,6 @@ def test_a_run_that_died_at_any_step_ends_with_the_same_weights(
     result = tune(config, resumed)
     assert resumed.steps[0]["step"] == (dies_at - 1) // 2 * 2 + 1
     assert final_weights(result) == final_weights(undisturbed)
-
-
-@pytest.mark.parametrize("dies_at", [2, 3])
-def test_a_run_that_keeps_an_average_ends_with_the_same_one_whenever_it_died(
-    data: Path, pretrained: Path, tmp_path: Path, dies_at: int
-) -> None:
-    def config_of(name: str, **learner: float) -> RunConfig:
-        return tiny_tune(data, pretrained, tmp_path / name, depth=1, learner=learner)
-
-    undisturbed = tune(config_of("whole", ema_decay=0.7), SILENT)
-    with pytest.raises(_PulledPlug):
-        tune(config_of("died", ema_decay=0.7), _Recorder(dies_at=dies_at))
-    assert final_weights(tune(config_of("died", ema_decay=0.7), SILENT)) == final_weights(
-        undisturbed
-    )
-
-
-def test_an_average_is_what_is_kept_and_not_what_is_tuned(
-    data: Path, pretrained: Path, tmp_path: Path
-) -> None:
-    found = []
-    for name, learner in (("plain", {}), ("averaging", {"ema_decay": 0.7})):
-        tune(tiny_tune(data, pretrained, tmp_path / name, learner=learner), SILENT)
-        checkpoint = latest_checkpoint(tmp_path / name / "checkpoints", pytest.fail)
-        assert checkpoint is not None
-        found.append(checkpoint.files)
-    plain, averaging = found
-    assert "average" not in plain
-    kept = dict(load_policy(tmp_path / "averaging/policy.safetensors").policy.named_parameters())
-    assert any(not torch.equal(kept[name], weight) for name, weight in plain["weights"].items())
-    for name, weight in plain["weights"].items():
-        assert torch.equal(averaging["weights"][name], weight)
-        assert torch.equal(averaging["average"][name], kept[name])
 
 
 def test_pretraining_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
