@@ -134,7 +134,9 @@ def policy_of(path: Path, changes: Sequence[str], directory: Path) -> Path:
     config = load_config(path, [*changes, f"operations.directory={directory}"])
     start = pretrain if config.mode == "pretrain" else tune
     with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
-        start(config, log)
+        result = start(config, log)
+    if not result.is_finished:
+        raise SystemExit("stopped; the same command goes on")
     return directory / "policy.safetensors"
 
 

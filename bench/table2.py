@@ -81,6 +81,8 @@ def run(row: Row, seed: int) -> dict[str, Any]:
     config = load_config(Path(row.config), overrides)
     with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
         result = (tune if config.mode == "tune" else pretrain)(config, log)
+    if not result.is_finished:
+        raise SystemExit("stopped; the same command goes on")
     return {
         "row": row.name,
         "seed": seed,
