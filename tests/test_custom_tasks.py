@@ -23,8 +23,9 @@ PACKAGE = "examples/tasks/keypoints"
 SMALLER = {
     "keypoints_mle.toml": {"num_steps = 2_000": "num_steps = 40", "every_steps = 500": ""},
     "keypoints_oks.toml": {
-        "num_steps = 150": "num_steps = 3",
+        "num_steps = 300": "num_steps = 3",
         "warmup = 20": "warmup = 1",
+        "cooldown = 200": "cooldown = 1",
         "batch_size = 64": "batch_size = 32",
         "every_steps = 50": "",
         "log_every = 10": "log_every = 1",
