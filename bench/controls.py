@@ -9,7 +9,6 @@ scenes. Needs the scenes that ``make demo-TASK`` writes.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,15 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from bench.ceiling import labels_through_stage_one, pictures_themselves
+from bench.finished_run import finished_run
 from policies.draw import GREEDY, Decoding
 from rewardtune.config import RunConfig
 from rewardtune.config_file import load_config
 from rewardtune.demo_table import DEMOS
 from rewardtune.evaluation import evaluate_policy
-from rewardtune.local import pretrain, tune
 from rewardtune.machine import machine
 from rewardtune.predict import policy_of_run
-from rewardtune.run_log import open_run_log
 from tasks.example import Dataset
 from tasks.shards import open_dataset
 from tasks.task import Task
@@ -131,12 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def policy_of(path: Path, changes: Sequence[str], directory: Path) -> Path:
     """The policy of a config's run, made unless it is there; its last, so nothing is chosen."""
-    config = load_config(path, [*changes, f"operations.directory={directory}"])
-    start = pretrain if config.mode == "pretrain" else tune
-    with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
-        result = start(config, log)
-    if not result.is_finished:
-        raise SystemExit("stopped; the same command goes on")
+    finished_run(load_config(path, [*changes, f"operations.directory={directory}"]))
     return directory / "policy.safetensors"
 
 

@@ -9,7 +9,6 @@ run goes to bench/table2.jsonl; runs that stand there are not repeated.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figure import machine
+from bench.finished_run import finished_run
 from policies.draw import GREEDY, Decoding
 from policies.policy_file import load_policy
 from rewardtune.config import RunConfig
 from rewardtune.config_file import load_config
 from rewardtune.evaluation import evaluate_policy
-from rewardtune.local import pretrain, tune
-from rewardtune.run_log import open_run_log
 from tasks.detection.suppression import suppress_repeats
 from tasks.shards import open_dataset
 from tasks.task import Task, load_task
@@ -85,10 +83,7 @@ def run(row: Row, seed: int) -> dict[str, Any]:
     directory = Path(f"runs/table2/{row.name}-{seed}")
     overrides = (*row.overrides, f"seed={seed}", f"operations.directory={directory}")
     config = load_config(Path(row.config), overrides)
-    with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
-        result = (tune if config.mode == "tune" else pretrain)(config, log)
-    if not result.is_finished:
-        raise SystemExit("stopped; the same command goes on")
+    result = finished_run(config)
     return {
         "row": row.name,
         "seed": seed,
