@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learner.advantage import advantages
 from learner.batch import ReinforceBatch, reinforce_batch
 from learner.config import LearnerConfig
 from learner.ledger import Ledger
 from learner.loss import (
+    expected_rewards,
     importance_weights,
+    listed_tokens_loss,
     live_positions,
     maximum_likelihood_loss,
     reinforce_loss,
@@ -172,36 +175,59 @@ class Learner:
         valid_G = batch.is_valid_G[rows].to(self._device)
         advantage_GRP = batch.advantage_GRP[rows].to(self._device)
         behaviour_GRT = batch.behaviour_log_prob_GRT[rows].to(self._device)
-        targets = batch.targets
+        targets, alternatives = batch.targets, batch.alternatives
+        asked = [part.queries for part in (targets, alternatives) if part is not None]
         with self._autocast():
             log_probs = self.policy.log_prob(
                 images.to(self._device),
                 tokens_GRT,
-                queries=None
-                if targets is None
-                else TokenQueries(
-                    positions_P=targets.queries.positions_P.to(self._device),
-                    token_ids_K=targets.queries.token_ids_K.to(self._device),
-                ),
+                queries=_joined(asked, self._device),
                 temperature=self._temperature,
                 recompute=self._config.activation_checkpointing,
             )
         drawn_GRT = log_probs.drawn_GST
+        queried = _parted(asked, log_probs.queried_GSPK)
         live_GRT = live_positions(tokens_GRT, self._task.stop_token) * valid_G[:, None, None]
+        weight_GRP = valid_G[:, None, None].expand_as(advantage_GRP)
+        if alternatives is not None:
+            listed_GRPK = (queried.pop() / self._temperature).log_softmax(dim=-1)
+            reward_GRPK = alternatives.reward_GRPK[rows].to(self._device)
+            at_GRP = tokens_GRT[..., alternatives.queries.positions_P]
+            is_drawn_GRPK = at_GRP[..., None] == alternatives.queries.token_ids_K.to(self._device)
+            expected_GRP = expected_rewards(
+                listed_GRPK,
+                reward_GRPK,
+                is_drawn_GRPK,
+                alternatives.drawn_reward_GRP[rows].to(self._device),
+            )
+            advantage_GRP = weight_GRP * advantages(
+                expected_GRP,
+                estimator=self._config.estimator,
+                has_baseline=self._config.baseline,
+            )
         if self._weighs_importance:
-            weight_GRP = importance_weights(
+            ratio_GRP = importance_weights(
                 drawn_GRT, behaviour_GRT, live_GRT, num_steps=advantage_GRP.shape[-1]
             )
-            advantage_GRP = advantage_GRP * weight_GRP
-            mean_G, square_G = weight_GRP.mean(dim=(1, 2)), (weight_GRP**2).mean(dim=(1, 2))
+            weight_GRP, advantage_GRP = weight_GRP * ratio_GRP, advantage_GRP * ratio_GRP
+            mean_G, square_G = ratio_GRP.mean(dim=(1, 2)), (ratio_GRP**2).mean(dim=(1, 2))
             sums.add("importance_weight_mean", (mean_G * valid_G).sum())
             sums.add("importance_weight_square", (square_G * valid_G).sum())
         policy_gradient = reinforce_loss(drawn_GRT, advantage_GRP, live_GRT)
+        if alternatives is not None:
+            policy_gradient = policy_gradient + listed_tokens_loss(
+                listed_GRPK,
+                reward_GRPK,
+                is_drawn_GRPK,
+                advantage_GRP,
+                weight_GRP,
+                length=tokens_GRT.shape[-1],
+            )
         total = self._config.reward_weight * policy_gradient
         sums.add("reinforce_loss", policy_gradient)
-        if targets is not None and log_probs.queried_GSPK is not None:
+        if targets is not None:
             soft = soft_target_loss(
-                log_probs.queried_GSPK, targets.probability_GRPK[rows].to(self._device), valid_G
+                queried[0], targets.probability_GRPK[rows].to(self._device), valid_G
             )
             total = total + targets.weight * soft
             sums.add("soft_target_loss", soft)
@@ -295,6 +321,25 @@ class Learner:
             parameter.copy_(weights[name])
         self._optimizer.load_state_dict(optimizer)
         self.ledger = Ledger.from_state(ledger)
+
+
+def _joined(asked: Sequence[TokenQueries], device: torch.device) -> TokenQueries | None:
+    """One query for all positions and tokens of several: the head's logits are there anyway."""
+    if not asked:
+        return None
+    return TokenQueries(
+        positions_P=torch.cat([queries.positions_P for queries in asked]).to(device),
+        token_ids_K=torch.cat([queries.token_ids_K for queries in asked]).to(device),
+    )
+
+
+def _parted(asked: Sequence[TokenQueries], found_GRPK: Tensor | None) -> list[Tensor]:
+    """The answers to each of the queries that were joined."""
+    if found_GRPK is None:
+        return []
+    rows = found_GRPK.split([len(queries.positions_P) for queries in asked], dim=2)
+    widths = [len(queries.token_ids_K) for queries in asked]
+    return [part.split(widths, dim=3)[i] for i, part in enumerate(rows)]
 
 
 class _Sums:

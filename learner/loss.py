@@ -47,6 +47,50 @@ def reinforce_loss(log_prob_GRT: Tensor, advantage_GRP: Tensor, live_GRT: Tensor
     return -weighted.sum() / (num_rollouts * length)
 
 
+def expected_rewards(
+    listed_log_prob_GRPK: Tensor, reward_GRPK: Tensor, is_drawn_GRPK: Tensor, reward_GRP: Tensor
+) -> Tensor:
+    """What a step earns in the mean over the listed tokens [G, R, P], no gradient.
+
+    Where a token was drawn that is not listed, what the step earned.
+
+    Args:
+        listed_log_prob_GRPK: of the listed tokens alone: their probabilities sum to 1.
+        is_drawn_GRPK: which of them was drawn; none where another was.
+    """
+    expected_GRP = (listed_log_prob_GRPK.detach().exp() * reward_GRPK).sum(dim=-1)
+    return torch.where(is_drawn_GRPK.any(dim=-1), expected_GRP, reward_GRP)
+
+
+def listed_tokens_loss(
+    listed_log_prob_GRPK: Tensor,
+    reward_GRPK: Tensor,
+    is_drawn_GRPK: Tensor,
+    advantage_GRP: Tensor,
+    weight_GRP: Tensor,
+    *,
+    length: int,
+) -> Tensor:
+    """What turns the draw among listed tokens into the expectation over them.
+
+    A drawn token's log-prob is that of drawing any listed one plus that of which. For the latter
+    ``reinforce_loss`` has advantage * log p, of which the gradient's expectation given that one of
+    them is drawn is the gradient of the expected reward: this takes the first away and puts the
+    second in its place. Summed over groups, mean over rollouts and all ``length`` positions.
+
+    Args:
+        advantage_GRP: as given to ``reinforce_loss``, with its weight.
+        weight_GRP: of stale rollouts; 0 where nothing is trained.
+
+    Source: Rao-Blackwell; of whole steps "all-action" or expected policy gradients (Ciosek &
+    Whiteson 2018, arXiv:1706.05374).
+    """
+    expected_GRP = (listed_log_prob_GRPK.exp() * reward_GRPK).sum(dim=-1)
+    drawn_GRP = (listed_log_prob_GRPK * is_drawn_GRPK).sum(dim=-1)
+    gain_GRP = weight_GRP * is_drawn_GRPK.any(dim=-1) * expected_GRP - advantage_GRP * drawn_GRP
+    return -gain_GRP.sum() / (listed_log_prob_GRPK.shape[1] * length)
+
+
 def soft_target_loss(log_prob_GRPK: Tensor, probability_GRPK: Tensor, is_valid_G: Tensor) -> Tensor:
     """Sum over groups of the mean over rollouts and positions of the cross entropy."""
     num_rollouts, num_positions = log_prob_GRPK.shape[1:3]

@@ -1,6 +1,15 @@
 """What moves between the parts: frozen values of numpy arrays and plain Python."""
 
-from records.group import Group, Published, Score, ScoredGroup, TokenTargets, View, Window
+from records.group import (
+    Group,
+    Published,
+    Score,
+    ScoredGroup,
+    TokenRewards,
+    TokenTargets,
+    View,
+    Window,
+)
 from records.weights import (
     CanaryLogProbs,
     PackedTensor,
@@ -19,6 +28,7 @@ __all__ = [
     "Score",
     "ScoredGroup",
     "TensorLayout",
+    "TokenRewards",
     "TokenTargets",
     "View",
     "WeightBuffer",

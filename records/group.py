@@ -93,6 +93,20 @@ class ScoredGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenRewards:
+    """What each step of every rollout would have earned with another token at one position.
+
+    All else as it was drawn. With these the learner takes the expectation over the listed tokens
+    in place of the one that was drawn.
+    """
+
+    positions_P: NDArray[np.int64]
+    """One in each of P equally long steps."""
+    token_ids_K: NDArray[np.int64]
+    reward_SPK: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class TokenTargets:
     """Soft targets for some positions of every rollout, beside the policy gradient.
 

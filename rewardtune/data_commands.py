@@ -26,6 +26,9 @@ def digits(
     scenes_holdout: Annotated[int, typer.Option(min=0, help="Scenes to choose by.")] = 500,
     scenes_validation: Annotated[int, typer.Option(min=0, help="Scenes to report on.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other scenes.")] = 0,
+    first_scene: Annotated[
+        int, typer.Option(min=0, help="Index of the first training scene: skips those before it.")
+    ] = 0,
     min_digits: Annotated[int, typer.Option(min=0, help="Fewest digits of a scene.")] = 2,
     max_digits: Annotated[int, typer.Option(min=1, help="Most digits of a scene.")] = 9,
     min_digit_size: Annotated[
@@ -61,6 +64,7 @@ def digits(
                 "validation": scenes_validation,
             },
             seed=seed,
+            first_scene=first_scene,
             style=style,
             annotations=annotations,
             progress=progress,

@@ -63,6 +63,7 @@ def write_digits(
     *,
     num_scenes: Mapping[Split, int] = NUM_SCENES,
     seed: int = 0,
+    first_scene: int = 0,
     style: SceneStyle = STYLE,
     annotations: Annotations = "instances",
     progress: Callable[[int, int], None] | None = None,
@@ -76,6 +77,8 @@ def write_digits(
         output: a new or empty folder, or one that this function wrote. It appears when all of
             it is written.
         num_scenes: how many of each split; a split that is left out or 0 is not written.
+        first_scene: index of the first training scene: from 20,000 on they are scenes that none of
+            the first 20,000 is among.
         annotations: what the data sets hold. "instances": boxes and masks of the ten digits, and
             captions; "panoptic": maps of digits and background textures. ``coco`` has it all.
         progress: called with scenes written and scenes in all.
@@ -92,6 +95,8 @@ def write_digits(
         "num_scenes": num_scenes,
         "style": asdict(style),
         "annotations": annotations,
+        # Only where it says something: folders from before there was a choice stay valid.
+        **({"first_scene": first_scene} if first_scene else {}),
     }
     if _holds(output, record):
         return False
@@ -102,7 +107,9 @@ def write_digits(
         written, total = 0, sum(num_scenes.values())
         for split, count in num_scenes.items():
             coco = made / "coco" / split
-            for _ in _write_coco(coco, split, count, seed=seed, style=style):
+            first = first_scene if split == "train" else 0
+            indices = range(first, first + count)
+            for _ in _write_coco(coco, split, indices, seed=seed, style=style):
                 written += 1
                 if progress is not None:
                     progress(written, total)
@@ -126,8 +133,9 @@ def _holds(output: Path, record: Mapping[str, Any]) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found == record:
             return True
-        differing = [key for key in record if found.get(key) != record[key]]
-        listed = ", ".join(f"{key} = {found.get(key)} (not {record[key]})" for key in differing)
+        keys = [*record, *(key for key in found if key not in record)]
+        differing = [key for key in keys if found.get(key) != record.get(key)]
+        listed = ", ".join(f"{key} = {found.get(key)} (not {record.get(key)})" for key in differing)
         raise ValueError(
             f"{output} holds digit scenes of other settings: {listed}; "
             "choose another folder or remove it"
@@ -140,13 +148,13 @@ def _holds(output: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _write_coco(
-    folder: Path, split: Split, count: int, *, seed: int, style: SceneStyle
+    folder: Path, split: Split, indices: range, *, seed: int, style: SceneStyle
 ) -> Iterator[int]:
     """COCO files of one split, scene by scene; complete when the iterator is exhausted."""
     glyphs = load_glyphs(split)
     description = f"rewardtune digit scenes: seed {seed}, {split}"
     files = _CocoFiles(folder, description=description)
-    for index in range(count):
+    for index in indices:
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
         scene = compose_scene(glyphs, rng, style)
         files.add(scene, describe(scene, rng))

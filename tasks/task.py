@@ -31,7 +31,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from records import Group, Score, TokenTargets, View
+from records import Group, Score, TokenRewards, TokenTargets, View
 from tasks.artefacts import found_artefacts, named_artefacts, with_options
 from tasks.example import Category, Dataset, Example
 
@@ -123,6 +123,15 @@ class InputTask(Protocol):
 
     def input_images(self, images_GHWC: NDArray[np.float32]) -> NDArray[np.float32]:
         """Pictures in their views, in [-1, 1], as the policy is shown them."""
+        ...
+
+
+@runtime_checkable
+class AlternativesTask(Protocol):
+    """What a task has beside ``Task`` if it knows what tokens that were not drawn would earn."""
+
+    def token_rewards(self, group: Group, score: Score) -> TokenRewards | None:
+        """None where the options ask for none."""
         ...
 
 

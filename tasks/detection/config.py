@@ -42,6 +42,10 @@ class DetectionConfig(BaseModel):
     duplicate_penalty: float = Field(default=0.3, ge=0)
     """Objects lost per box that finds an object again."""
 
+    class_rewards: bool = False
+    """Tell the learner what each box would have earned under every class, so that the gradient has
+    no noise from the class's draw. Needs ``learner.discount = 0`` and leave_one_out."""
+
     class_weight_smoothing: float = Field(default=0.05, ge=0)
     """Share of all instances added to each class's count before it is inverted; "map" only."""
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from records import Group, Score, TokenTargets, View
+from records import Group, Score, TokenRewards, TokenTargets, View
 from tasks.coco_instances import coco_instances
+from tasks.detection.class_rewards import class_rewards
 from tasks.detection.codec import DetectionCodec
 from tasks.detection.config import DetectionConfig, read_config
 from tasks.detection.matching import BatchMatch, Targets, match_batch
@@ -149,7 +150,8 @@ class DetectionTask:
         Components: "match" (earned) and "duplicate_penalty" (lost, <= 0) sum to the reward;
         "boxes" counts predicted boxes; "duplicate_ratio" is the share of them that find an object
         again, at the lowest threshold: both tell when a policy games the reward. Aux: "match_iou"
-        [S, P], what confidence should become, and "step_reward" [S, P], by box in the order drawn.
+        [S, P], what confidence should become, and "step_reward" [S, P], by box in the order drawn;
+        with the option ``class_rewards`` also "class_reward" [S, P, C], the same under every class.
 
         Raises:
             ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T.
@@ -160,9 +162,10 @@ class DetectionTask:
                 f"{list(tokens_ST.shape)}: sampler and task must agree on max_boxes"
             )
         boxes = target_boxes(example, view, codec=self._codec, input_size=input_size)
+        targets = Targets.of([boxes], self._codec)
         match = match_batch(
             tokens_ST,
-            Targets.of([boxes], self._codec),
+            targets,
             np.zeros(len(tokens_ST), dtype=np.int64),
             codec=self._codec,
             class_weight_C=self.class_weight_C,
@@ -171,6 +174,20 @@ class DetectionTask:
         earned_S = (match.matched_SK * self._threshold_weight_K).sum(axis=1)
         repeated_S = (match.duplicated_SK * self._threshold_weight_K).sum(axis=1)
         lost_S = -self._config.duplicate_penalty * repeated_S
+        aux = {
+            "match_iou": match.match_iou_SP,
+            "step_reward": self._box_rewards(tokens_ST, match),
+        }
+        if self._config.class_rewards:
+            aux["class_reward"] = class_rewards(
+                tokens_ST,
+                targets,
+                codec=self._codec,
+                class_weight_C=self.class_weight_C,
+                iou_thresholds=self._config.iou_thresholds,
+                threshold_weight_K=self._threshold_weight_K,
+                duplicate_penalty=self._config.duplicate_penalty,
+            )
         return Score(
             reward_S=earned_S + lost_S,
             components={
@@ -179,10 +196,7 @@ class DetectionTask:
                 "boxes": match.num_boxes_S.astype(np.float64),
                 "duplicate_ratio": match.num_duplicates_SK[:, 0] / np.maximum(1, match.num_boxes_S),
             },
-            aux={
-                "match_iou": match.match_iou_SP,
-                "step_reward": self._box_rewards(tokens_ST, match),
-            },
+            aux=aux,
         )
 
     def _box_rewards(self, tokens_ST: NDArray[np.int32], match: BatchMatch) -> NDArray[np.float64]:
@@ -231,6 +245,16 @@ class DetectionTask:
             token_ids_K=np.array([0, WRONG, RIGHT], dtype=np.int64),
             probabilities_SPK=probabilities_SP3.astype(np.float32),
             weight=self._config.confidence_weight,
+        )
+
+    def token_rewards(self, group: Group, score: Score) -> TokenRewards | None:
+        """What each box would have earned under every class; None without that option."""
+        if not self._config.class_rewards:
+            return None
+        return TokenRewards(
+            positions_P=self._codec.class_positions_P,
+            token_ids_K=self._codec.first_class + np.arange(self._codec.num_classes),
+            reward_SPK=score.aux["class_reward"],
         )
 
     def predict(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from learner.batch import reinforce_batch
-from records import Group, Published, Score, ScoredGroup, View
+from learner.config import Estimator
+from records import Group, Published, Score, ScoredGroup, TokenRewards, View
 from tasks.task import Task
 
 LENGTH = 6
@@ -69,6 +70,46 @@ def test_with_discount_its_steps_are_and_invalid_groups_keep_their_place(
     assert batch.advantage_GRP[0].abs().max() == 0
     np.testing.assert_allclose(batch.advantage_GRP[1, 0].numpy(), advantage_P, rtol=1e-6)
     np.testing.assert_allclose(batch.advantage_GRP[1, 1].numpy(), np.negative(advantage_P))
+
+
+class _Alternatives(_NoTargets):
+    def token_rewards(self, group: Group, score: Score) -> TokenRewards:
+        return TokenRewards(
+            positions_P=np.array([0, 2, 4]),
+            token_ids_K=np.array([1, 3]),
+            reward_SPK=np.stack([STEP_REWARD_SP, STEP_REWARD_SP + 1], axis=-1),
+        )
+
+
+def test_rewards_of_tokens_that_were_not_drawn_come_along_and_are_0_for_invalid_groups() -> None:
+    batch = reinforce_batch(
+        [scored(0, INVALID), scored(1, told_by_step())],
+        task=cast("Task", _Alternatives()),
+        estimator="leave_one_out",
+        has_baseline=True,
+        discount=0.0,
+    )
+    assert batch.alternatives is not None
+    rewards = batch.alternatives.reward_GRPK.numpy()
+    assert np.all(rewards[0] == 0)
+    np.testing.assert_allclose(rewards[1, ..., 1], STEP_REWARD_SP + 1, rtol=1e-6)
+    np.testing.assert_allclose(batch.alternatives.drawn_reward_GRP[1], STEP_REWARD_SP, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "discount"), [("leave_one_out", 1.0), ("leave_one_out", None), ("first", 0.0)]
+)
+def test_rewards_of_tokens_that_were_not_drawn_need_settings_that_can_use_them(
+    estimator: Estimator, discount: float | None
+) -> None:
+    with pytest.raises(ValueError, match=r"learner\.discount = 0.*leave_one_out"):
+        reinforce_batch(
+            [scored(0, told_by_step())],
+            task=cast("Task", _Alternatives()),
+            estimator=estimator,
+            has_baseline=True,
+            discount=discount,
+        )
 
 
 def test_a_batch_of_invalid_groups_alone_needs_no_steps() -> None:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from learner.advantage import advantages, discounted_returns
 from learner.config import Estimator
-from learner.loss import live_positions, reinforce_loss
+from learner.loss import expected_rewards, listed_tokens_loss, live_positions, reinforce_loss
 from policies.draw import Decoding, uniforms
 from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from policies.policy import TokenQueries
 
 VOCAB, LENGTH = 3, 3
 CONFIG = EncoderDecoderConfig(
@@ -176,6 +177,69 @@ def draws_of(
             for seed in range(64)
         ]
     )
+
+
+def listed_gradient(
+    policy: EncoderDecoder, image: Tensor, *, tokens_K: Tensor, temperature: float, seed: int
+) -> Tensor:
+    """With the expectation over these tokens at the last position."""
+    num_groups, num_samples = 256, 4
+    images = image.expand(num_groups, -1, -1, -1)
+    numbers = uniforms(
+        seed=seed,
+        ordinals_N=torch.arange(num_groups).repeat_interleave(num_samples),
+        rollouts_N=torch.arange(num_samples).repeat(num_groups),
+        sequence_length=LENGTH,
+    ).unflatten(0, (num_groups, num_samples))
+    tokens = policy.sample(
+        images, numbers, decoding=Decoding(temperature=temperature)
+    ).tokens_GST.long()
+    found = policy.log_prob(
+        images,
+        tokens,
+        queries=TokenQueries(torch.tensor([LENGTH - 1]), tokens_K),
+        temperature=temperature,
+    )
+    assert found.queried_GSPK is not None
+    listed_log_prob = (found.queried_GSPK / temperature).log_softmax(-1)
+    rewards = torch.stack(
+        [
+            reward_of(torch.cat([tokens[..., :-1], k.expand_as(tokens[..., :1])], -1))
+            for k in tokens_K
+        ],
+        dim=-1,
+    )[:, :, None]
+    is_drawn = tokens[..., -1:, None] == tokens_K
+    expected = expected_rewards(listed_log_prob, rewards, is_drawn, reward_of(tokens)[..., None])
+    advantage = advantages(expected, estimator="leave_one_out", has_baseline=True)
+    plain = reinforce_loss(found.drawn_GST, advantage, live_positions(tokens, None))
+    change = listed_tokens_loss(
+        listed_log_prob, rewards, is_drawn, advantage, torch.ones_like(advantage), length=LENGTH
+    )
+    ((plain + change) / num_groups).backward()
+    return gradient(policy)
+
+
+@pytest.mark.parametrize("tokens", [[0, 2], [0, 1, 2]], ids=["some listed", "all listed"])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_expectation_over_listed_tokens_has_the_same_gradient_and_less_noise(
+    tokens: list[int], temperature: float
+) -> None:
+    policy = make_policy()
+    image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    exact = exact_gradient(policy, image, temperature=temperature)
+    draws = torch.stack(
+        [
+            listed_gradient(
+                policy, image, tokens_K=torch.tensor(tokens), temperature=temperature, seed=seed
+            )
+            for seed in range(64)
+        ]
+    )
+    assert_converges(draws, exact)
+    sampled = draws_of(policy, image, temperature=temperature, discount=None)
+    share = 0.8 if len(tokens) == VOCAB else 1.0
+    assert draws.var(dim=0).sum() < share * sampled.var(dim=0).sum()
 
 
 def assert_converges(draws: Tensor, exact: Tensor) -> None:

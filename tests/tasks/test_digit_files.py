@@ -131,6 +131,18 @@ def test_a_larger_set_begins_with_the_smaller_one(digits: Path, tmp_path: Path) 
     assert not (tmp_path / "larger" / "train").exists()
 
 
+def test_training_scenes_can_begin_further_on(digits: Path, tmp_path: Path) -> None:
+    counts: dict[Split, int] = {"train": 2, "validation": 2}
+    write_digits(tmp_path / "later", num_scenes=counts, seed=SEED, first_scene=3)
+    for split, first in (("train", 3), ("validation", 0)):
+        all_scenes, later = open_dataset(digits / split), open_dataset(tmp_path / "later" / split)
+        assert [example.image for example in later] == [
+            all_scenes.example(first + index).image for index in range(2)
+        ]
+    with pytest.raises(ValueError, match="first_scene = 3 \\(not None\\)"):
+        write_digits(tmp_path / "later", num_scenes=counts, seed=SEED)
+
+
 def test_what_is_there_is_reused_and_untouched(digits: Path) -> None:
     before = (digits / "train" / "manifest.json").stat()
     assert not write_digits(digits, num_scenes=NUM_SCENES, seed=SEED)

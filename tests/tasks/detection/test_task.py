@@ -13,7 +13,9 @@ import pytest
 
 from records import Group, Published, Score, View, Window
 from tasks.detection import TASK
+from tasks.detection.class_rewards import class_rewards
 from tasks.detection.codec import Boxes, DetectionCodec
+from tasks.detection.matching import Targets
 from tasks.detection.task import DetectionTask
 from tasks.example import Category, Example
 from tasks.task import Task, load_task
@@ -199,6 +201,54 @@ def test_what_a_box_earns_is_what_it_adds_to_the_boxes_before_it(options: dict[s
             before_S = reward_S
         num_earning += int(np.count_nonzero(step_reward_SP))
     assert num_earning > 5
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"aggregate": "big_vision"}, {"reward": "recall", "duplicate_penalty": 0.1}]
+)
+def test_class_rewards_are_what_the_box_would_have_earned_as_another_class(
+    options: dict[str, Any],
+) -> None:
+    task = task_of(**options, class_rewards=True)
+    num_classes, num_other = CODEC.num_classes, 0
+    for index in range(5):
+        tokens_ST, example = FIXTURE["in/pred_tokens"][index].copy(), fixture_example(index)
+        # The first box again, so that there are repeats.
+        tokens_ST[:, -6:] = tokens_ST[:, :6]
+        scored = score(task, tokens_ST, example)
+        rewards = task.token_rewards(group_of(tokens_ST), scored)
+        assert rewards is not None
+        assert rewards.positions_P.tolist() == list(range(4, 72, 6))
+        assert rewards.token_ids_K.tolist() == [CODEC.first_class + c for c in range(num_classes)]
+        label_SP = CODEC.decode(tokens_ST).label_N
+        drawn_SP = np.take_along_axis(rewards.reward_SPK, label_SP[..., None], axis=-1)[..., 0]
+        np.testing.assert_allclose(drawn_SP, scored.aux["step_reward"], atol=1e-12)
+        for box in range(CODEC.max_boxes):
+            for c in range(num_classes):
+                changed_ST = tokens_ST.copy()
+                changed_ST[:, 6 * box + 4] = CODEC.first_class + c
+                expected_S = score(task, changed_ST, example).aux["step_reward"][:, box]
+                np.testing.assert_allclose(rewards.reward_SPK[:, box, c], expected_S, atol=1e-12)
+                num_other += int(np.count_nonzero(expected_S[c != label_SP[:, box]]))
+    assert num_other > 5
+    assert task_of(**options).token_rewards(group_of(tokens_ST), scored) is None
+
+
+def test_class_rewards_of_no_target_and_of_several_images() -> None:
+    task = task_of(class_rewards=True)
+    aux = score(task, FIXTURE["in/pred_tokens"][0], example_of([])).aux
+    assert aux["class_reward"].shape == (3, CODEC.max_boxes, CODEC.num_classes)
+    assert np.all(aux["class_reward"] == 0)
+    with pytest.raises(ValueError, match="one image at a time, got 0"):
+        class_rewards(
+            FIXTURE["in/pred_tokens"][0],
+            Targets.of([], CODEC),
+            codec=CODEC,
+            class_weight_C=np.ones(CODEC.num_classes),
+            iou_thresholds=(0.5,),
+            threshold_weight_K=np.ones(1),
+            duplicate_penalty=0.3,
+        )
 
 
 def test_sequences_of_another_length_are_refused() -> None:
