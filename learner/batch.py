@@ -16,7 +16,7 @@ from torch import Tensor
 from learner.advantage import advantages, discounted_returns
 from learner.config import Estimator
 from policies.policy import TokenQueries
-from records import ScoredGroup, TokenRewards, TokenTargets
+from records import ScoredGroup, TokenTargets
 from tasks.task import AlternativesTask, Task
 
 
@@ -67,18 +67,9 @@ def reinforce_batch(
 
     Raises:
         ValueError: a valid group lacks the soft targets that others have, or rewards by step
-            although there is a ``discount``; or rewards of tokens that were not drawn come with
-            another discount than 0, or where not all rollouts are trained on.
+            although there is a ``discount``.
     """
     is_valid_G = torch.tensor([float(s.score.is_valid) for s in scored])
-    token_rewards = _token_rewards(scored, task)
-    if token_rewards and (discount != 0 or estimator != "leave_one_out"):
-        raise ValueError(
-            "rewards of tokens that were not drawn (the task's token_rewards) need "
-            "learner.discount = 0, since what later steps would have earned is unknown, and "
-            f"learner.estimator = 'leave_one_out', got {discount} and '{estimator}': set these, or "
-            "leave the task's option out"
-        )
     return_GSP = _rewards(scored)[..., None] if discount is None else _returns(scored, discount)
     num_trained = 1 if estimator == "first" else return_GSP.shape[1]
     # Float64 up to here: rewards of a group can differ in digits that float32 drops.
@@ -91,7 +82,7 @@ def reinforce_batch(
         advantage_GRP=advantage_GRP * is_valid_G[:, None, None],
         is_valid_G=is_valid_G,
         targets=_soft_targets(scored, task, num_trained),
-        alternatives=_alternatives(token_rewards, return_GSP) if token_rewards else None,
+        alternatives=_alternatives(scored, task, return_GSP),
     )
 
 
@@ -134,24 +125,21 @@ def _step_rewards(scored: ScoredGroup) -> NDArray[np.float64]:
     return reward_SP
 
 
-def _token_rewards(scored: Sequence[ScoredGroup], task: Task) -> dict[int, TokenRewards]:
-    """By row; empty where the task has none."""
-    if not isinstance(task, AlternativesTask):
-        return {}
-    found = {
+def _alternatives(
+    scored: Sequence[ScoredGroup], task: Task, return_GSP: Tensor
+) -> Alternatives | None:
+    if not (isinstance(task, AlternativesTask) and task.has_token_rewards):
+        return None
+    given = {
         row: task.token_rewards(s.group, s.score)
         for row, s in enumerate(scored)
         if s.score.is_valid
     }
-    return {row: rewards for row, rewards in found.items() if rewards is not None}
-
-
-def _alternatives(given: dict[int, TokenRewards], return_GSP: Tensor) -> Alternatives:
+    if not given:
+        return None
     first = next(iter(given.values()))
     nothing_SPK = np.zeros_like(first.reward_SPK)
-    rewards = [
-        given[row].reward_SPK if row in given else nothing_SPK for row in range(len(return_GSP))
-    ]
+    rewards = [given[row].reward_SPK if row in given else nothing_SPK for row in range(len(scored))]
     return Alternatives(
         queries=TokenQueries(
             positions_P=torch.from_numpy(first.positions_P),

@@ -132,6 +132,21 @@ class LearnerConfig(BaseModel):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
 
+    def check_token_rewards(self) -> None:
+        """For tasks that reward tokens which were not drawn.
+
+        Raises:
+            ValueError: these settings cannot use them.
+        """
+        if self.discount != 0 or self.estimator != "leave_one_out":
+            discount = "no learner.discount" if self.discount is None else self.discount
+            raise ValueError(
+                "rewards of tokens that were not drawn (task_options.class_rewards of detection) "
+                "need learner.discount = 0, since what later steps would have earned is unknown, "
+                f"and learner.estimator = 'leave_one_out', got {discount} and '{self.estimator}': "
+                "set these, or leave the task's option out"
+            )
+
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.batch_size % (self.micro_batch * self.gradient_shards):

@@ -31,7 +31,7 @@ from learner.ranks import LocalShards, ShardExchange
 from learner.schedule import multiplier
 from policies.policy import Policy, TokenQueries
 from records import ScoredGroup
-from tasks.task import Task
+from tasks.task import AlternativesTask, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,11 @@ class Learner:
             ranks: who else computes shards of the gradient; None: nobody.
 
         Raises:
-            ValueError: the shards cannot be shared out evenly.
+            ValueError: the shards cannot be shared out evenly, or the settings cannot use the
+                task's rewards of tokens that were not drawn.
         """
+        if isinstance(task, AlternativesTask) and task.has_token_rewards:
+            config.check_token_rewards()
         self.policy = policy
         self.ledger = Ledger(batch_size=config.batch_size)
         self._config = config

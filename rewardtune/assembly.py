@@ -24,7 +24,7 @@ from sampler.sampler import Sampler
 from tasks.artefacts import artefact_digest
 from tasks.order import DataOrder
 from tasks.shards import ShardDataset, open_dataset
-from tasks.task import Task, load_task
+from tasks.task import AlternativesTask, Task, load_task
 
 _ARCHITECTURE = (
     "patch_size",
@@ -67,6 +67,8 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
     task = load_task(
         config.task, config.task_options, categories=train.categories, artefacts=artefacts
     )
+    if config.mode == "tune" and isinstance(task, AlternativesTask) and task.has_token_rewards:
+        config.learner.check_token_rewards()
     checkpoint = config.policy.checkpoint
     pinned = config.pinned(
         device=device,

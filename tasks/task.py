@@ -130,8 +130,13 @@ class InputTask(Protocol):
 class AlternativesTask(Protocol):
     """What a task has beside ``Task`` if it knows what tokens that were not drawn would earn."""
 
-    def token_rewards(self, group: Group, score: Score) -> TokenRewards | None:
-        """None where the options ask for none."""
+    @property
+    def has_token_rewards(self) -> bool:
+        """Whether the options ask for them."""
+        ...
+
+    def token_rewards(self, group: Group, score: Score) -> TokenRewards:
+        """Of every valid group, at the same positions and tokens."""
         ...
 
 

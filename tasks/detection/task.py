@@ -247,10 +247,12 @@ class DetectionTask:
             weight=self._config.confidence_weight,
         )
 
-    def token_rewards(self, group: Group, score: Score) -> TokenRewards | None:
-        """What each box would have earned under every class; None without that option."""
-        if not self._config.class_rewards:
-            return None
+    @property
+    def has_token_rewards(self) -> bool:
+        return self._config.class_rewards
+
+    def token_rewards(self, group: Group, score: Score) -> TokenRewards:
+        """What each box would have earned under every class."""
         return TokenRewards(
             positions_P=self._codec.class_positions_P,
             token_ids_K=self._codec.first_class + np.arange(self._codec.num_classes),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,23 @@ def test_a_step_has_the_gradient_of_the_formula_written_out() -> None:
     ):
         assert found.grad is not None and expected.grad is not None, name
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "got"),
+    [
+        ({"discount": 1.0}, "got 1.0 and 'leave_one_out'"),
+        ({}, "got no learner.discount and 'leave_one_out'"),
+        ({"discount": 0.0, "estimator": "first"}, "got 0.0 and 'first'"),
+    ],
+)
+def test_settings_that_cannot_use_them_are_refused(settings: dict[str, Any], got: str) -> None:
+    config = LearnerConfig(
+        **{"estimator": "leave_one_out", **settings},
+        batch_size=4,
+        num_steps=10,
+        micro_batch=2,
+        optimizer=AdamWConfig(learning_rate=1e-3),
+    )
+    with pytest.raises(ValueError, match=got):
+        Learner(made_policy(), config, task=TASK)

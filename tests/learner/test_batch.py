@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from learner.batch import reinforce_batch
-from learner.config import Estimator
 from records import Group, Published, Score, ScoredGroup, TokenRewards, View
 from tasks.task import Task
 
@@ -73,6 +72,8 @@ def test_with_discount_its_steps_are_and_invalid_groups_keep_their_place(
 
 
 class _Alternatives(_NoTargets):
+    has_token_rewards = True
+
     def token_rewards(self, group: Group, score: Score) -> TokenRewards:
         return TokenRewards(
             positions_P=np.array([0, 2, 4]),
@@ -94,22 +95,6 @@ def test_rewards_of_tokens_that_were_not_drawn_come_along_and_are_0_for_invalid_
     assert np.all(rewards[0] == 0)
     np.testing.assert_allclose(rewards[1, ..., 1], STEP_REWARD_SP + 1, rtol=1e-6)
     np.testing.assert_allclose(batch.alternatives.drawn_reward_GRP[1], STEP_REWARD_SP, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("estimator", "discount"), [("leave_one_out", 1.0), ("leave_one_out", None), ("first", 0.0)]
-)
-def test_rewards_of_tokens_that_were_not_drawn_need_settings_that_can_use_them(
-    estimator: Estimator, discount: float | None
-) -> None:
-    with pytest.raises(ValueError, match=r"learner\.discount = 0.*leave_one_out"):
-        reinforce_batch(
-            [scored(0, told_by_step())],
-            task=cast("Task", _Alternatives()),
-            estimator=estimator,
-            has_baseline=True,
-            discount=discount,
-        )
 
 
 def test_a_batch_of_invalid_groups_alone_needs_no_steps() -> None:
