@@ -127,7 +127,6 @@ def _write_scenes(
             folder,
             num_scenes=num_scenes,
             seed=seed,
-            first_scene=demo.first_scene,
             style=demo.style,
             annotations=demo.annotations,
             progress=progress,

@@ -23,7 +23,6 @@ class Demo:
     figures: Mapping[str, str]
     """Names in the summary, and which metric each is; by the first the best score rule is found."""
     num_scenes: Mapping[Split, int] = field(default_factory=lambda: NUM_SCENES)
-    first_scene: int = 0
     style: SceneStyle = STYLE
     annotations: Annotations = "instances"
     facts: Facts | None = None
@@ -44,9 +43,6 @@ DEMOS: Mapping[str, Demo] = MappingProxyType(
         "detection": Demo(
             config=Path("configs/digits_detection_map.toml"),
             figures={"map": "map", "ar100": "ar100", "reward": "reward"},
-            # The detector knows the 20,000 scenes of its pretraining by heart: it is surer, and
-            # better, there than on others (docs/detection_digits.md).
-            first_scene=20_000,
         ),
         "panoptic": Demo(
             config=Path("configs/digits_panoptic_tune.toml"),

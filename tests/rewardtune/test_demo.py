@@ -41,7 +41,7 @@ def run(config: RunConfig, directory: Path, **more: Any) -> tuple[dict[str, Any]
     text = io.StringIO()
     console = Console(file=text, width=100)
     told = {"tune": tune, **more}
-    demo = replace(DEMOS["detection"], num_scenes=NUM_SCENES, first_scene=0)
+    demo = replace(DEMOS["detection"], num_scenes=NUM_SCENES)
     summary = run_demo(config, directory=directory, demo=demo, console=console, **told)
     return summary, text.getvalue()
 
