@@ -64,6 +64,21 @@ def class_rewards(
     return rewards_SPC
 
 
+def warm_up() -> None:
+    """Compile the kernel now (seconds, once per machine; later read from numba's cache)."""
+    codec = DetectionCodec(num_classes=1, max_boxes=1)
+    tokens_ST = np.zeros((1, codec.sequence_length), dtype=np.int32)
+    class_rewards(
+        tokens_ST,
+        Targets.of([codec.decode(tokens_ST[0])], codec),
+        codec=codec,
+        class_weight_C=np.ones(1),
+        iou_thresholds=(0.5,),
+        threshold_weight_K=np.ones(1),
+        duplicate_penalty=0.0,
+    )
+
+
 @compiled
 def _rewards(
     token_SP6: NDArray[np.int32],
@@ -77,7 +92,11 @@ def _rewards(
     max_level: int,
     epsilon: float,
 ) -> NDArray[np.float64]:
-    """``earned_K[n]``: share of the reward that passing n thresholds earns."""
+    """``earned_K[n]``: share of the reward that passing n thresholds earns.
+
+    Overlaps are those of ``matching``, whose kernel is not called: numba's cache would not notice
+    a change of it in another file, and here one pass over the targets serves all classes.
+    """
     num_sequences, num_slots = token_SP6.shape[:2]
     num_targets, num_classes = len(label_G), len(weight_C)
     first_class = first_level + max_level + 1

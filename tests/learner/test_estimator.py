@@ -71,6 +71,20 @@ def exact_gradient(policy: EncoderDecoder, image: Tensor, *, temperature: float)
     return gradient(policy)
 
 
+def drawn(
+    policy: EncoderDecoder, images: Tensor, *, num_samples: int, temperature: float, seed: int
+) -> Tensor:
+    """Rollouts [G, S, T] as a sampler draws them."""
+    numbers = uniforms(
+        seed=seed,
+        ordinals_N=torch.arange(len(images)).repeat_interleave(num_samples),
+        rollouts_N=torch.arange(num_samples).repeat(len(images)),
+        sequence_length=LENGTH,
+    ).unflatten(0, (len(images), num_samples))
+    decoding = Decoding(temperature=temperature)
+    return policy.sample(images, numbers, decoding=decoding).tokens_GST.long()
+
+
 def sampled_gradient(
     policy: EncoderDecoder,
     image: Tensor,
@@ -84,14 +98,7 @@ def sampled_gradient(
     seed: int,
 ) -> Tensor:
     images = image.expand(num_groups, -1, -1, -1)
-    numbers = uniforms(
-        seed=seed,
-        ordinals_N=torch.arange(num_groups).repeat_interleave(num_samples),
-        rollouts_N=torch.arange(num_samples).repeat(num_groups),
-        sequence_length=LENGTH,
-    ).unflatten(0, (num_groups, num_samples))
-    decoding = Decoding(temperature=temperature)
-    tokens = policy.sample(images, numbers, decoding=decoding).tokens_GST.long()
+    tokens = drawn(policy, images, num_samples=num_samples, temperature=temperature, seed=seed)
     returns = (
         reward_of(tokens)[..., None]
         if discount is None
@@ -183,17 +190,9 @@ def listed_gradient(
     policy: EncoderDecoder, image: Tensor, *, tokens_K: Tensor, temperature: float, seed: int
 ) -> Tensor:
     """With the expectation over these tokens at the last position."""
-    num_groups, num_samples = 256, 4
+    num_groups = 256
     images = image.expand(num_groups, -1, -1, -1)
-    numbers = uniforms(
-        seed=seed,
-        ordinals_N=torch.arange(num_groups).repeat_interleave(num_samples),
-        rollouts_N=torch.arange(num_samples).repeat(num_groups),
-        sequence_length=LENGTH,
-    ).unflatten(0, (num_groups, num_samples))
-    tokens = policy.sample(
-        images, numbers, decoding=Decoding(temperature=temperature)
-    ).tokens_GST.long()
+    tokens = drawn(policy, images, num_samples=4, temperature=temperature, seed=seed)
     found = policy.log_prob(
         images,
         tokens,

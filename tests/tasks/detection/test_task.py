@@ -13,7 +13,7 @@ import pytest
 
 from records import Group, Published, Score, View, Window
 from tasks.detection import TASK
-from tasks.detection.class_rewards import class_rewards
+from tasks.detection.class_rewards import _rewards, class_rewards, warm_up
 from tasks.detection.codec import Boxes, DetectionCodec
 from tasks.detection.matching import Targets
 from tasks.detection.task import DetectionTask
@@ -231,6 +231,15 @@ def test_class_rewards_are_what_the_box_would_have_earned_as_another_class(
                 num_other += int(np.count_nonzero(expected_S[c != label_SP[:, box]]))
     assert num_other > 5
     assert task.has_token_rewards and not task_of(**options).has_token_rewards
+
+
+def test_warming_up_leaves_nothing_to_compile_for_class_rewards() -> None:
+    warm_up()
+    kernel: Any = _rewards
+    num_compiled = len(kernel.signatures)
+    tokens_ST = FIXTURE["in/pred_tokens"][0].astype(np.int16)[::-1]
+    score(task_of(class_rewards=True), tokens_ST, fixture_example(0))
+    assert len(kernel.signatures) == num_compiled
 
 
 def test_class_rewards_of_no_target_and_of_several_images() -> None:
