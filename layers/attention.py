@@ -78,6 +78,10 @@ class SelfAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
         return self.out.forward(_merge_heads(mixed))
 
+    def keys_values(self, x_NTD: Tensor) -> tuple[Tensor, Tensor]:
+        """What positions are attended to by, [N, H, T, E] each."""
+        return _keys_values(self.key, self.value, x_NTD)
+
 
 class CrossAttention(nn.Module):
     """Sequences attend to the context of their group; keys and values stand once per group."""
@@ -96,10 +100,41 @@ class CrossAttention(nn.Module):
         # No mask: the queries of all of a group's sequences are one long list of queries.
         grouped = x_NTD.reshape(num_groups, -1, x_NTD.shape[-1])
         query = split_heads(F.linear(grouped, self.query.kernel.flatten(1).t()), self.num_heads)
-        kernel, _ = fused_projection(self.key, self.value)
-        key, value = (
-            split_heads(part, self.num_heads)
-            for part in F.linear(context_GPD, kernel.t()).chunk(2, dim=-1)
-        )
-        mixed = _merge_heads(F.scaled_dot_product_attention(query, key, value))
-        return self.out.forward(mixed).reshape(x_NTD.shape)
+        mixed = F.scaled_dot_product_attention(query, *self.keys_values(context_GPD))
+        return self.out.forward(_merge_heads(mixed)).reshape(x_NTD.shape)
+
+    def keys_values(self, context_GPD: Tensor) -> tuple[Tensor, Tensor]:
+        """What the context is attended to by, [G, H, P, E] each."""
+        return _keys_values(self.key, self.value, context_GPD)
+
+
+class AttentionRead(nn.Module):
+    """Attention to keys and values that another layer made; no biases."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = HeadProjection(width, num_heads, has_bias=False)
+        self.out = OutputProjection(width, num_heads, has_bias=False)
+
+    def forward(
+        self, x_NTD: Tensor, keys: Tensor, values: Tensor, *, sees: Tensor | None = None
+    ) -> Tensor:
+        """Keys and values [N, H, X, E], or [G, H, X, E] that groups of sequences share.
+
+        Args:
+            sees: [T, X], which of the X keys each position may see; None: all.
+        """
+        grouped = x_NTD.reshape(len(keys), -1, x_NTD.shape[-1])
+        query = split_heads(F.linear(grouped, self.query.kernel.flatten(1).t()), self.num_heads)
+        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=sees)
+        return self.out.forward(_merge_heads(mixed)).reshape(x_NTD.shape)
+
+
+def _keys_values(
+    key: HeadProjection, value: HeadProjection, x_NTD: Tensor
+) -> tuple[Tensor, Tensor]:
+    kernel, bias = fused_projection(key, value)
+    keys, values = F.linear(x_NTD, kernel.t(), bias).chunk(2, dim=-1)
+    num_heads = key.kernel.shape[1]
+    return split_heads(keys, num_heads), split_heads(values, num_heads)

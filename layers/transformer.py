@@ -66,6 +66,13 @@ class DecoderBlock(nn.Module):
         x_NTD = x_NTD + self.cross_attention.forward(self.norm_1.forward(x_NTD), context_GPD)
         return x_NTD + self.mlp.forward(self.norm_2.forward(x_NTD))
 
+    def keys_values(
+        self, x_NTD: Tensor, context_GPD: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Keys and values of the tokens, given the block's input, and those of the context."""
+        own = self.self_attention.keys_values(self.norm_0.forward(x_NTD))
+        return *own, *self.cross_attention.keys_values(context_GPD)
+
 
 def run_block(block: Callable[..., Tensor], *inputs: Tensor, recompute: bool) -> Tensor:
     """Run a block, keeping only its inputs for the backward pass if ``recompute``."""

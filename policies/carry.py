@@ -1,4 +1,4 @@
-"""A policy carried to other classes, another input size, or shorter sequences."""
+"""A policy carried to other classes, another input size, shorter sequences, or a readout."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def carry(
         embedding_VD = state["decoder.token_embedding"]
         fresh = embedding_VD.new_empty(num_new, config.width).normal_()
         state["decoder.token_embedding"] = torch.cat([embedding_VD[:num_kept], fresh])
-        for name in ("decoder.head.project.kernel", "decoder.head.project.bias"):
+        for name in [n for n in state if ".head.project." in n]:
             kept = state[name][..., :num_kept]
             state[name] = torch.cat([kept, kept.new_zeros(*kept.shape[:-1], num_new)], dim=-1)
     if config.position_embedding == "learned":
@@ -113,3 +113,23 @@ def _shortened(embedding_1TD: Tensor, length: int) -> Tensor:
             f"max_boxes), or start without checkpoint"
         )
     return embedding_1TD[:, :length].clone()
+
+
+@torch.no_grad()
+def with_readout(policy: EncoderDecoder, every: int) -> EncoderDecoder:
+    """The policy with a readout for the last of ``every`` tokens.
+
+    It starts as a copy of the decoder's own weights, so no token's distribution changes.
+    """
+    config = policy.config.model_copy(update={"readout_every": every})
+    with torch.device("meta"):
+        extended = EncoderDecoder(config)
+    own = dict(policy.named_parameters())
+    extended.load_state_dict(
+        {
+            name: own[name.replace("decoder.readout.", "decoder.")].detach().clone()
+            for name, _ in extended.named_parameters()
+        },
+        assign=True,
+    )
+    return extended.to(policy.decoder.token_embedding.device)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.attention import CrossAttention, fused_projection, split_heads
+from layers.attention import AttentionRead, CrossAttention, fused_projection, split_heads
 from layers.dense import LAYER_NORM_EPSILON, LayerNorm
 from layers.prepared import PreparedLinear
 from layers.transformer import DecoderBlock
@@ -27,6 +27,8 @@ from policies.policy import Samples
 
 if TYPE_CHECKING:
     from policies.encoder_decoder import TokenDecoder
+    from policies.readout import Readout, ReadoutBlock
+    from policies.token_head import TokenHead
 
 
 class _Norm:
@@ -39,30 +41,40 @@ class _Norm:
         )
 
 
+class _ImageKeys:
+    """Keys and values of the images, B = G*H heads."""
+
+    def __init__(self, attention: CrossAttention, context_GPD: Tensor) -> None:
+        kernel, _ = fused_projection(attention.key, attention.value)
+        keys, values = (
+            split_heads(part, attention.num_heads).flatten(0, 1)
+            for part in (context_GPD @ kernel.to(context_GPD.dtype)).chunk(2, dim=-1)
+        )
+        self.keys_BPE, self.values_BPE = keys.contiguous(), values.contiguous()
+
+
 class _ImageAttention:
     """Cross-attention; the queries of all of a group's sequences are one matrix."""
 
-    def __init__(self, attention: CrossAttention, context_GPD: Tensor, num_sequences: int) -> None:
-        num_heads, dtype = attention.num_heads, context_GPD.dtype
-        self._shape_GSHE = (len(context_GPD), -1, num_heads, context_GPD.shape[-1] // num_heads)
+    def __init__(
+        self, attention: CrossAttention | AttentionRead, image: _ImageKeys, num_sequences: int
+    ) -> None:
+        num_heads, dtype = attention.num_heads, image.keys_BPE.dtype
+        head_width = image.keys_BPE.shape[-1]
+        self._shape_GSHE = (len(image.keys_BPE) // num_heads, -1, num_heads, head_width)
         self._query = PreparedLinear(
             _scaled(attention.query.kernel), None, dtype=dtype, num_rows=num_sequences
         )
         self._out = PreparedLinear(
             attention.out.kernel.flatten(0, 1), None, dtype=dtype, num_rows=num_sequences
         )
-        kernel, _ = fused_projection(attention.key, attention.value)
-        keys, values = (
-            split_heads(part, num_heads).flatten(0, 1)
-            for part in (context_GPD @ kernel.to(dtype)).chunk(2, dim=-1)
-        )
-        self._keys_BPE, self._values_BPE = keys.contiguous(), values.contiguous()  # B = G*H
+        self._image = image
 
     def apply(self, x_ND: Tensor, residual_ND: Tensor) -> Tensor:
         query_GSHE = self._query.apply(x_ND).view(self._shape_GSHE)
         query_BSE = query_GSHE.transpose(1, 2).flatten(0, 1)
-        weights_BSP = torch.bmm(query_BSE, self._keys_BPE.transpose(1, 2)).softmax(dim=-1)
-        mixed_BSE = torch.bmm(weights_BSP, self._values_BPE)
+        weights_BSP = torch.bmm(query_BSE, self._image.keys_BPE.transpose(1, 2)).softmax(dim=-1)
+        mixed_BSE = torch.bmm(weights_BSP, self._image.values_BPE)
         mixed_GSHE = mixed_BSE.unflatten(0, (len(query_GSHE), -1)).transpose(1, 2)
         return self._out.apply_added(mixed_GSHE.reshape(x_ND.shape), residual_ND)
 
@@ -81,21 +93,52 @@ class _Block:
         kernels = (attention.key.kernel.flatten(1), attention.value.kernel.flatten(1))
         self._norms = [_Norm(n, dtype) for n in (block.norm_0, block.norm_1, block.norm_2)]
         self._fused = prepare(torch.cat([_scaled(attention.query.kernel), *kernels], dim=1))
-        self._past = token_past(
+        self.past = token_past(
             num_sequences=num_sequences,
             length=length,
             num_heads=attention.num_heads,
             like_D=context_GPD,
         )
         self._out = prepare(attention.out.kernel.flatten(0, 1))
-        self._image = _ImageAttention(block.cross_attention, context_GPD, num_sequences)
+        self.image = _ImageKeys(block.cross_attention, context_GPD)
+        self._image_attention = _ImageAttention(block.cross_attention, self.image, num_sequences)
         self._dense_0 = prepare(block.mlp.dense_0.kernel, block.mlp.dense_0.bias)
         self._dense_1 = prepare(block.mlp.dense_1.kernel, block.mlp.dense_1.bias)
+        self.fused_NX: Tensor
+        """Queries, keys and values of the newest tokens."""
 
     def step(self, x_ND: Tensor, position: int) -> Tensor:
-        fused_NX = self._fused.apply(self._norms[0].apply(x_ND))
-        x_ND = self._out.apply_added(self._past.attend(fused_NX, position), x_ND)
-        x_ND = self._image.apply(self._norms[1].apply(x_ND), x_ND)
+        self.fused_NX = self._fused.apply(self._norms[0].apply(x_ND))
+        x_ND = self._out.apply_added(self.past.attend(self.fused_NX, position), x_ND)
+        x_ND = self._image_attention.apply(self._norms[1].apply(x_ND), x_ND)
+        hidden = self._dense_0.apply_gelu(self._norms[2].apply(x_ND))
+        return self._dense_1.apply_added(hidden, x_ND)
+
+
+class _ReadoutBlock:
+    """A readout's block at work on what a decoder block keeps."""
+
+    def __init__(self, own: ReadoutBlock, block: _Block, num_sequences: int) -> None:
+        dtype = block.image.keys_BPE.dtype
+
+        def prepare(kernel: Tensor, bias: Tensor | None = None) -> PreparedLinear:
+            return PreparedLinear(kernel, bias, dtype=dtype, num_rows=num_sequences)
+
+        self._block = block
+        self._norms = [_Norm(n, dtype) for n in (own.norm_0, own.norm_1, own.norm_2)]
+        self._query = prepare(_scaled(own.self_attention.query.kernel))
+        self._out = prepare(own.self_attention.out.kernel.flatten(0, 1))
+        self._image_attention = _ImageAttention(own.cross_attention, block.image, num_sequences)
+        self._dense_0 = prepare(own.mlp.dense_0.kernel, own.mlp.dense_0.bias)
+        self._dense_1 = prepare(own.mlp.dense_1.kernel, own.mlp.dense_1.bias)
+
+    def step(self, x_ND: Tensor, position: int) -> Tensor:
+        """After the block's own step at this position."""
+        query_ND = self._query.apply(self._norms[0].apply(x_ND))
+        # The past keeps the block's keys and values again, which changes nothing.
+        fused_NX = torch.cat([query_ND, self._block.fused_NX[:, query_ND.shape[1] :]], dim=1)
+        x_ND = self._out.apply_added(self._block.past.attend(fused_NX, position), x_ND)
+        x_ND = self._image_attention.apply(self._norms[1].apply(x_ND), x_ND)
         hidden = self._dense_0.apply_gelu(self._norms[2].apply(x_ND))
         return self._dense_1.apply_added(hidden, x_ND)
 
@@ -103,6 +146,44 @@ class _Block:
 def _scaled(kernel_DHE: Tensor) -> Tensor:
     """Query kernel [D, H*E] with the score's 1/sqrt(E) in it, so that no step multiplies by it."""
     return kernel_DHE.flatten(1) / math.sqrt(kernel_DHE.shape[-1])
+
+
+class _Logits:
+    """The last states to float32 logits."""
+
+    def __init__(
+        self, norm: LayerNorm, head: TokenHead, dtype: torch.dtype, num_sequences: int
+    ) -> None:
+        self._norm = _Norm(norm, dtype)
+        self._project = PreparedLinear(
+            head.project.kernel, head.project.bias, dtype=torch.float32, num_rows=num_sequences
+        )
+
+    def apply(self, x_ND: Tensor) -> Tensor:
+        return self._project.apply(self._norm.apply(x_ND).float())
+
+
+class _Readout:
+    """``policies.readout`` at work on what the decoder's blocks keep."""
+
+    def __init__(
+        self, readout: Readout, blocks: list[_Block], dtype: torch.dtype, num_sequences: int
+    ) -> None:
+        self._first, self._every = readout.first, readout.every
+        self._blocks = [
+            _ReadoutBlock(own, block, num_sequences)  # type: ignore[arg-type]
+            for own, block in zip(readout.blocks, blocks, strict=True)
+        ]
+        self._logits = _Logits(readout.norm, readout.head, dtype, num_sequences)
+
+    def reads(self, position: int) -> bool:
+        return position % self._every == self._first
+
+    def logits(self, embedded_ND: Tensor, position: int) -> Tensor:
+        x_ND = embedded_ND
+        for block in self._blocks:
+            x_ND = block.step(x_ND, position)
+        return self._logits.apply(x_ND)
 
 
 class _Network:
@@ -118,19 +199,21 @@ class _Network:
             _Block(block, context_GPD, num_sequences, length)  # type: ignore[arg-type]
             for block in decoder.blocks
         ]
-        self._norm = _Norm(decoder.norm, self._dtype)
-        project = decoder.head.project
-        self._head = PreparedLinear(
-            project.kernel, project.bias, dtype=torch.float32, num_rows=num_sequences
-        )
+        self._logits = _Logits(decoder.norm, decoder.head, self._dtype, num_sequences)
+        self._readout = None
+        if decoder.readout is not None:
+            self._readout = _Readout(decoder.readout, self._blocks, self._dtype, num_sequences)
 
     def logits(self, token_N: Tensor, position: int) -> Tensor:
         """Float32 [N, V], given the token before ``position``."""
         x_ND = F.embedding(token_N, self._token_embedding)
         x_ND = (x_ND + self._position_embedding_TD[position]).to(self._dtype)
+        embedded_ND = x_ND
         for block in self._blocks:
             x_ND = block.step(x_ND, position)
-        return self._head.apply(self._norm.apply(x_ND).float())
+        if self._readout is not None and self._readout.reads(position):
+            return self._readout.logits(embedded_ND, position)
+        return self._logits.apply(x_ND)
 
 
 @torch.no_grad()

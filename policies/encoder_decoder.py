@@ -13,34 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layers import DecoderBlock, Dense, LayerNorm
+from layers import DecoderBlock, LayerNorm
 from layers.transformer import run_block
 from policies.decoding import decode
 from policies.draw import Decoding
 from policies.encoding import encode_timed
 from policies.log_probs import log_probs_of
 from policies.policy import Samples, TokenLogProbs, TokenQueries
+from policies.readout import Readout
+from policies.token_head import TokenHead
 from policies.vit import EncoderDecoderConfig, VitPolicy, position_embedding
 
-__all__ = ["EncoderDecoder", "EncoderDecoderConfig", "TokenDecoder", "TokenHead"]
-
-
-class TokenHead(nn.Module):
-    """Decoder states [..., D] to float32 logits [..., V]."""
-
-    def __init__(self, width: int, vocab_size: int) -> None:
-        super().__init__()
-        self.project = Dense(width, vocab_size, is_head=True)
-
-    def forward(self, state: Tensor) -> Tensor:
-        # Outside autocast: the log-probs of policies one step apart differ in digits that
-        # bfloat16 does not have.
-        with torch.autocast(state.device.type, enabled=False):
-            return self.project.forward(state.float())
+__all__ = ["EncoderDecoder", "EncoderDecoderConfig", "TokenDecoder"]
 
 
 class TokenDecoder(nn.Module):
-    """Token sequences and encoded images to the state before each next token."""
+    """Token sequences and encoded images to the logits of each next token."""
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__()
@@ -52,16 +40,25 @@ class TokenDecoder(nn.Module):
         )
         self.norm = LayerNorm(config.width)
         self.head = TokenHead(config.width, config.vocab_size)
+        self.readout = None if config.readout_every is None else Readout(config)
 
     def forward(self, tokens_NT: Tensor, context_GPD: Tensor, *, recompute: bool) -> Tensor:
-        """Teacher forcing: state[t] has seen tokens before t and predicts tokens[t]."""
+        """Teacher forcing: logits[t] [N, T, V] have seen tokens before t and predict tokens[t]."""
         # Token 0 is the start symbol as well as padding.
         inputs_NT = F.pad(tokens_NT[:, :-1], (1, 0))
         x_NTD = F.embedding(inputs_NT, self.token_embedding)
         x_NTD = x_NTD + self.position_embedding[:, : tokens_NT.shape[1]]
+        block_inputs_NTD = []
         for block in self.blocks:
+            block_inputs_NTD.append(x_NTD)
             x_NTD = run_block(block, x_NTD, context_GPD, recompute=recompute)
-        return self.norm.forward(x_NTD)
+        logits_NTV: Tensor = self.head.forward(self.norm.forward(x_NTD))
+        if self.readout is not None:
+            read_NRV = self.readout.forward(
+                block_inputs_NTD, context_GPD, self.blocks, recompute=recompute
+            )
+            logits_NTV[:, self.readout.first :: self.readout.every] = read_NRV
+        return logits_NTV
 
 
 class EncoderDecoder(VitPolicy):
@@ -75,9 +72,7 @@ class EncoderDecoder(VitPolicy):
 
     def logits(self, context_GPD: Tensor, tokens_NT: Tensor, *, recompute: bool = False) -> Tensor:
         """Teacher-forced logits [N, T, V] of sequences whose groups stand next to each other."""
-        state_NTD = self.decoder.forward(tokens_NT, context_GPD, recompute=recompute)
-        logits_NTV: Tensor = self.decoder.head.forward(state_NTD)
-        return logits_NTV
+        return self.decoder.forward(tokens_NT, context_GPD, recompute=recompute)
 
     def log_prob(
         self,

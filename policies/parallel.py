@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from layers import DecoderBlock, LayerNorm
 from layers.transformer import run_block
 from policies.draw import Decoding, draw_tokens, tempered
-from policies.encoder_decoder import EncoderDecoderConfig, TokenHead
 from policies.encoding import encode_timed
 from policies.policy import Samples, TokenLogProbs, TokenQueries
-from policies.vit import VitPolicy
+from policies.token_head import TokenHead
+from policies.vit import EncoderDecoderConfig, VitPolicy
 
 
 class QueryDecoder(nn.Module):
@@ -55,6 +55,11 @@ class ParallelPolicy(VitPolicy):
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__(config)
+        if config.readout_every is not None:
+            raise ValueError(
+                f"readout_every = {config.readout_every} needs a decoder that draws token by "
+                "token, which a policy of kind 'parallel' does not: leave it out"
+            )
         self.decoder = QueryDecoder(config)
 
     def logits(self, context_GPD: Tensor, *, recompute: bool = False) -> Tensor:

@@ -33,6 +33,8 @@ class EncoderDecoderConfig(BaseModel):
     vocab_size: PositiveInt
     sequence_length: PositiveInt
     position_embedding: Literal["learned", "sincos2d"] = "learned"
+    readout_every: PositiveInt | None = None
+    """The last of so many tokens has blocks of its own in the decoder (``policies.readout``)."""
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> EncoderDecoderConfig:

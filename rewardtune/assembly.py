@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from policies.big_vision import load_big_vision
-from policies.carry import carry
+from policies.carry import carry, with_readout
 from policies.draw import Decoding
 from policies.encoder_decoder import EncoderDecoder
 from policies.network import NetworkPolicy, network_class
@@ -85,6 +85,7 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
     # Checked again now that durations in epochs are steps.
     pinned = RunConfig.model_validate(pinned.model_copy(update={"learner": learner}).model_dump())
     policy = _from_checkpoint(pinned, task, checkpoint) if checkpoint else _fresh(pinned, task)
+    policy = _with_readout(policy, pinned.policy.readout_every)
     return Parts(
         config=pinned,
         train=train,
@@ -189,6 +190,7 @@ def _fresh(config: RunConfig, task: Task) -> NetworkPolicy:
             "vocab_size": task.vocab_size,
             "sequence_length": task.sequence_length,
             "position_embedding": config.policy.position_embedding,
+            "readout_every": config.policy.readout_every,
             **{name: getattr(config.policy, name) for name in (*_ARCHITECTURE, "input_size")},
         }
     )
@@ -249,6 +251,23 @@ def _from_checkpoint(config: RunConfig, task: Task, checkpoint: Path) -> Network
             f"{policy.input_size}, and policies of kind '{kind}' keep theirs: leave the key out"
         )
     return policy
+
+
+def _with_readout(policy: NetworkPolicy, every: int | None) -> NetworkPolicy:
+    has = getattr(policy.config, "readout_every", None)
+    if every is None or every == has:
+        return policy
+    if has is not None:
+        raise ConfigError(
+            f"policy.readout_every = {every} but the checkpoint has {has}: leave the key out to "
+            "take the checkpoint's"
+        )
+    if not isinstance(policy, EncoderDecoder):
+        raise ConfigError(
+            f"policy.readout_every = {every} needs a policy of kind 'encoder_decoder', got "
+            f"'{policy.architecture}': leave the key out"
+        )
+    return with_readout(policy, every)
 
 
 def _check_kind(config: RunConfig, kind: str, checkpoint: Path) -> None:

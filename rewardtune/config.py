@@ -96,10 +96,17 @@ class PolicyConfig(Section):
     position_embedding: Literal["learned", "sincos2d"] = "learned"
     """Of a policy that starts without a checkpoint."""
 
+    readout_every: PositiveInt | None = None
+    """Blocks of its own for the last of so many tokens, which no other token's distribution feels
+    (``policies.readout``): 6 for a detector's confidences. A checkpoint without them gets a copy of
+    its decoder's."""
+
     @property
     def missing_sizes(self) -> list[str]:
         """Keys without a value, which only a checkpoint can fill in."""
-        optional = {"kind", "checkpoint", "checkpoint_digest", "encoder", "encoder_digest"}
+        optional = {
+            "kind", "checkpoint", "checkpoint_digest", "encoder", "encoder_digest", "readout_every"
+        }  # fmt: skip
         return [name for name, value in self if value is None and name not in optional]
 
     @model_validator(mode="after")

@@ -59,6 +59,10 @@ class DetectionConfig(BaseModel):
     confidence_weight: float = Field(default=0.3, ge=0)
     """Weight of the loss that teaches confidence tokens; 0 for the recall reward by default."""
 
+    repeats_keep_overlap: bool = True
+    """What the confidence of a box that finds an object again is taught: its overlap, as published,
+    or else 0, as mAP counts it wrong wherever it ranks behind the first."""
+
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_reward(cls, options: Any) -> Any:

@@ -178,6 +178,8 @@ class DetectionTask:
             "match_iou": match.match_iou_SP,
             "step_reward": self._box_rewards(tokens_ST, match),
         }
+        if not self._config.repeats_keep_overlap:
+            aux["is_repeat"] = (match.num_repeated_SP > 0).astype(np.float64)
         if self._config.class_rewards:
             aux["class_reward"] = class_rewards(
                 tokens_ST,
@@ -230,12 +232,14 @@ class DetectionTask:
         """Teach each confidence token the overlap its box reached.
 
         Over tokens (0, 1, 2): (1, 0, 0) where the policy drew no box, else (0, 1 - u, u) with
-        the overlap u of the object it matched, 0 if none. A repeated box keeps its overlap:
-        not to repeat is taught by the reward.
+        the overlap u of the object it matched, 0 if none. A repeated box keeps its overlap,
+        where not to repeat is for the reward alone to teach, or has 0 (``repeats_keep_overlap``).
         """
         if self._config.confidence_weight == 0:
             return None
         iou_SP = score.aux["match_iou"]
+        if not self._config.repeats_keep_overlap:
+            iou_SP = iou_SP * (1.0 - score.aux["is_repeat"])
         is_box_SP = group.tokens_ST[:, self._codec.confidence_positions_P] > 0
         probabilities_SP3 = np.stack(
             [~is_box_SP, is_box_SP * (1.0 - iou_SP), is_box_SP * iou_SP], axis=-1

@@ -30,7 +30,7 @@ from tests.policies.hugging_face_models import save_model, tiny_model
 
 LENGTH = 7
 STOP = 3
-POLICIES = ("encoder_decoder", "parallel", *MODELS)
+POLICIES = ("encoder_decoder", "readout", "parallel", *MODELS)
 SAMPLING = Decoding()
 
 Make = Callable[[str], NetworkPolicy]
@@ -48,7 +48,9 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
             return load_hugging_face(folder, sequence_length=LENGTH)
         torch.manual_seed(0)
         sizes = SIZES["vtt"].model_copy(update={"sequence_length": LENGTH})
-        kind: Any = {"encoder_decoder": EncoderDecoder, "parallel": ParallelPolicy}[name]
+        if name == "readout":
+            sizes = sizes.model_copy(update={"readout_every": 3})
+        kind: Any = ParallelPolicy if name == "parallel" else EncoderDecoder
         policy: NetworkPolicy = kind(sizes)
         for parameter_name, parameter in policy.named_parameters():
             if parameter_name.endswith(("bias", "head.project.kernel")):

@@ -98,7 +98,10 @@ def test_log_probs_equal_those_of_teacher_forcing(
     )
 
 
-@pytest.mark.parametrize("sizes", [{"decoder_depth": 1, "encoder_depth": 4}, {"num_heads": 1}])
+@pytest.mark.parametrize(
+    "sizes",
+    [{"decoder_depth": 1, "encoder_depth": 4}, {"num_heads": 1}, {"readout_every": 3}],
+)
 @pytest.mark.parametrize("position_embedding", ["learned", "sincos2d"])
 def test_log_probs_equal_those_of_teacher_forcing_at_other_sizes(
     random_policy: Build, sizes: dict[str, int], position_embedding: str

@@ -168,17 +168,26 @@ def test_recomputing_activations_changes_no_gradient(random_policy: Build) -> No
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
 
 
-def test_the_head_computes_in_float32_under_autocast(random_policy: Build) -> None:
+def test_the_head_computes_in_float32_under_autocast(
+    random_policy: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     policy = random_policy()
     images, tokens_GST = torch.randn(1, 32, 32, 3), torch.randint(17, (1, 2, 12))
+    states = []
+    forward = policy.decoder.head.forward
+
+    def recording(state: Tensor) -> Tensor:
+        states.append(state)
+        return forward(state)
+
+    monkeypatch.setattr(policy.decoder.head, "forward", recording)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         context = policy.encode(images)
-        state = policy.decoder.forward(tokens_GST[0], context, recompute=False)
         logits = policy.logits(context, tokens_GST[0])
         drawn = policy.log_prob(images, tokens_GST).drawn_GST
     assert logits.dtype == drawn.dtype == torch.float32
     head = policy.decoder.head.project
-    assert_near(logits, (state.float() @ head.kernel + head.bias).detach(), atol=1e-5)
+    assert_near(logits, (states[0].float() @ head.kernel + head.bias).detach(), atol=1e-5)
     exact = policy.log_prob(images, tokens_GST).drawn_GST
     assert_near(drawn, exact.detach(), atol=0.2)
 

@@ -145,6 +145,26 @@ def test_confidence_targets_give_the_published_loss() -> None:
     assert np.mean(losses) == pytest.approx(float(FIXTURE["loss/conf_term"]), abs=1e-5)
 
 
+def test_the_confidence_of_a_repeat_is_its_overlap_or_nothing() -> None:
+    example = fixture_example(1)
+    target_T = task_of().target_tokens(
+        example, View(), input_size=SIDE, rng=np.random.default_rng(0)
+    )
+    tokens_T = np.zeros_like(target_T)
+    tokens_T[:6], tokens_T[6:12], tokens_T[12:18] = target_T[:6], target_T[:6], target_T[6:12]
+    assert target_T[11] > 0
+    taught = []
+    for keeps in (True, False):
+        task = task_of(repeats_keep_overlap=keeps)
+        scored = score(task, tokens_T[None], example)
+        targets = task.token_targets(group_of(tokens_T[None]), scored)
+        assert targets is not None
+        np.testing.assert_allclose(scored.aux["match_iou"][0, :3], 1.0, atol=1e-4)
+        np.testing.assert_allclose(targets.probabilities_SPK.sum(axis=-1), 1.0, atol=1e-6)
+        taught.append(targets.probabilities_SPK[0, :3, 2])
+    np.testing.assert_allclose(taught, [[1, 1, 1], [1, 0, 1]], atol=1e-4)
+
+
 def test_the_recall_reward_weighs_objects_alike_and_teaches_no_confidence() -> None:
     task = task_of(reward="recall")
     assert task.config.iou_thresholds == (0.5,)

@@ -1,0 +1,104 @@
+"""A second stream of a decoder, for the last token of every step of a sequence.
+
+Where a sequence says after each object how good it is, that token asks for other things of the
+network than the tokens that draw. A readout has blocks of its own for it. They start from the
+decoder's embedding of the token before, and attend to the keys and values that the decoder's
+blocks have kept of all tokens so far. Nothing attends to a readout, and no gradient passes from it
+to the decoder: what it learns moves no other token's distribution. (The query stream of XLNet,
+Yang et al. 2019, arXiv:1906.08237, reads in the same way, by shared weights.)
+
+Axes: N sequences, T tokens, E tokens of a step, R = T // E steps, G groups, P patches, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from layers import DecoderBlock, LayerNorm, Mlp
+from layers.attention import AttentionRead
+from layers.transformer import run_block
+from policies.token_head import TokenHead
+
+if TYPE_CHECKING:
+    from policies.vit import EncoderDecoderConfig
+
+
+class ReadoutBlock(nn.Module):
+    """A ``DecoderBlock`` without keys and values: it reads another's."""
+
+    def __init__(self, width: int, num_heads: int, mlp_width: int) -> None:
+        super().__init__()
+        self.norm_0 = LayerNorm(width)
+        self.self_attention = AttentionRead(width, num_heads)
+        self.norm_1 = LayerNorm(width)
+        self.cross_attention = AttentionRead(width, num_heads)
+        self.norm_2 = LayerNorm(width)
+        self.mlp = Mlp(width, mlp_width)
+
+    def forward(
+        self,
+        x_NRD: Tensor,
+        past_keys: Tensor,
+        past_values: Tensor,
+        image_keys: Tensor,
+        image_values: Tensor,
+        sees_RT: Tensor,
+    ) -> Tensor:
+        """Keys and values as ``SelfAttention`` and ``CrossAttention`` keep them."""
+        read = self.self_attention.forward(
+            self.norm_0.forward(x_NRD), past_keys, past_values, sees=sees_RT
+        )
+        x_NRD = x_NRD + read
+        x_NRD = x_NRD + self.cross_attention.forward(
+            self.norm_1.forward(x_NRD), image_keys, image_values
+        )
+        return x_NRD + self.mlp.forward(self.norm_2.forward(x_NRD))
+
+
+class Readout(nn.Module):
+    """What a decoder's blocks were given and kept to logits of every E-th token."""
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        super().__init__()
+        assert config.readout_every is not None
+        self.every = config.readout_every
+        self.blocks = nn.ModuleList(
+            ReadoutBlock(config.width, config.num_heads, config.mlp_width)
+            for _ in range(config.decoder_depth)
+        )
+        self.norm = LayerNorm(config.width)
+        self.head = TokenHead(config.width, config.vocab_size)
+
+    @property
+    def first(self) -> int:
+        """The first position that is read out."""
+        return self.every - 1
+
+    def forward(
+        self,
+        inputs_NTD: Sequence[Tensor],
+        context_GPD: Tensor,
+        decoder_blocks: nn.ModuleList,
+        *,
+        recompute: bool,
+    ) -> Tensor:
+        """Float32 logits [N, R, V].
+
+        Args:
+            inputs_NTD: what each of the decoder's blocks was given.
+        """
+        length = inputs_NTD[0].shape[1]
+        position_T = torch.arange(length, device=context_GPD.device)
+        sees_RT = position_T <= position_T[self.first :: self.every, None]
+        x_NRD = inputs_NTD[0][:, self.first :: self.every].detach()
+        for own, block, input_NTD in zip(self.blocks, decoder_blocks, inputs_NTD, strict=True):
+            assert isinstance(block, DecoderBlock)
+            with torch.no_grad():
+                kept = block.keys_values(input_NTD, context_GPD)
+            x_NRD = run_block(own, x_NRD, *kept, sees_RT, recompute=recompute)
+        logits_NRV: Tensor = self.head.forward(self.norm.forward(x_NRD))
+        return logits_NRV
