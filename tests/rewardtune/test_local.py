@@ -239,6 +239,42 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(
     assert not (tmp_path / "config.json").exists()
 
 
+@pytest.mark.parametrize("depth", [0, 1])
+def test_confidences_are_learned_beside_boxes_that_stay(
+    data: Path, pretrained: Path, tmp_path: Path, depth: int
+) -> None:
+    """Through a readout: nothing but its own weights has a part in them."""
+    from policies.policy_file import load_policy
+
+    log = _Recorder()
+    config = tiny_tune(
+        data,
+        pretrained,
+        tmp_path,
+        depth=depth,
+        policy={"readout_every": 6},
+        learner={"reward_weight": 0.0, "optimizer": {"kind": "adamw", "learning_rate": 1e-2}},
+    )
+    result = tune(config, log)
+    assert all(record["log_prob_gap"] < 1e-5 for record in log.steps if not record["staleness"])
+    before = load_policy(pretrained).policy.tensors()
+    after = load_policy(result.directory / "policy.safetensors").policy.tensors()
+    own = after.keys() - before.keys()
+    assert own and all(name.startswith("decoder.readout.") for name in own)
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name
+    for name in own:
+        copied = before[name.replace("decoder.readout.", "decoder.")]
+        assert not torch.equal(after[name], copied), name
+
+    from_here = {"checkpoint": str(result.directory / "policy.safetensors")}
+    config = tiny_tune(
+        data, pretrained, tmp_path / "other", policy={**from_here, "readout_every": 3}
+    )
+    with pytest.raises(ConfigError, match="policy.readout_every = 3 but the checkpoint has 6"):
+        tune(config, SILENT)
+
+
 def test_invalid_groups_move_nothing_and_are_counted(
     data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
