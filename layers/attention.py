@@ -72,15 +72,15 @@ class SelfAttention(nn.Module):
         self.out = OutputProjection(width, num_heads, has_bias=has_bias)
 
     def forward(self, x_NTD: Tensor) -> Tensor:
+        return self.keeping(x_NTD)[0]
+
+    def keeping(self, x_NTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``forward`` gives, and the keys and values [N, H, T, E] of the positions."""
         kernel, bias = fused_projection(self.query, self.key, self.value)
         fused = F.linear(x_NTD, kernel.t(), bias)
         query, key, value = (split_heads(part, self.num_heads) for part in fused.chunk(3, dim=-1))
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
-        return self.out.forward(_merge_heads(mixed))
-
-    def keys_values(self, x_NTD: Tensor) -> tuple[Tensor, Tensor]:
-        """What positions are attended to by, [N, H, T, E] each."""
-        return _keys_values(self.key, self.value, x_NTD)
+        return self.out.forward(_merge_heads(mixed)), key, value
 
 
 class CrossAttention(nn.Module):
@@ -96,16 +96,21 @@ class CrossAttention(nn.Module):
 
     def forward(self, x_NTD: Tensor, context_GPD: Tensor) -> Tensor:
         """N = G*S sequences, those of a group next to each other."""
+        return self.keeping(x_NTD, context_GPD)[0]
+
+    def keeping(self, x_NTD: Tensor, context_GPD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``forward`` gives, and the keys and values [G, H, P, E] of the context."""
         num_groups = context_GPD.shape[0]
         # No mask: the queries of all of a group's sequences are one long list of queries.
         grouped = x_NTD.reshape(num_groups, -1, x_NTD.shape[-1])
         query = split_heads(F.linear(grouped, self.query.kernel.flatten(1).t()), self.num_heads)
-        mixed = F.scaled_dot_product_attention(query, *self.keys_values(context_GPD))
-        return self.out.forward(_merge_heads(mixed)).reshape(x_NTD.shape)
-
-    def keys_values(self, context_GPD: Tensor) -> tuple[Tensor, Tensor]:
-        """What the context is attended to by, [G, H, P, E] each."""
-        return _keys_values(self.key, self.value, context_GPD)
+        kernel, _ = fused_projection(self.key, self.value)
+        key, value = (
+            split_heads(part, self.num_heads)
+            for part in F.linear(context_GPD, kernel.t()).chunk(2, dim=-1)
+        )
+        mixed = _merge_heads(F.scaled_dot_product_attention(query, key, value))
+        return self.out.forward(mixed).reshape(x_NTD.shape), key, value
 
 
 class AttentionRead(nn.Module):
@@ -129,12 +134,3 @@ class AttentionRead(nn.Module):
         query = split_heads(F.linear(grouped, self.query.kernel.flatten(1).t()), self.num_heads)
         mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=sees)
         return self.out.forward(_merge_heads(mixed)).reshape(x_NTD.shape)
-
-
-def _keys_values(
-    key: HeadProjection, value: HeadProjection, x_NTD: Tensor
-) -> tuple[Tensor, Tensor]:
-    kernel, bias = fused_projection(key, value)
-    keys, values = F.linear(x_NTD, kernel.t(), bias).chunk(2, dim=-1)
-    num_heads = key.kernel.shape[1]
-    return split_heads(keys, num_heads), split_heads(values, num_heads)

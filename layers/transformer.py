@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from layers.attention import CrossAttention, SelfAttention
 from layers.dense import Dense, LayerNorm
+
+Kept: TypeAlias = tuple[Tensor, ...]
+"""Of a decoder block: keys and values [N, H, T, E] of the tokens and [G, H, P, E] of the image."""
+
+Result = TypeVar("Result")
 
 
 class Mlp(nn.Module):
@@ -62,21 +68,20 @@ class DecoderBlock(nn.Module):
         self.mlp = Mlp(width, mlp_width)
 
     def forward(self, x_NTD: Tensor, context_GPD: Tensor) -> Tensor:
-        x_NTD = x_NTD + self.self_attention.forward(self.norm_0.forward(x_NTD))
-        x_NTD = x_NTD + self.cross_attention.forward(self.norm_1.forward(x_NTD), context_GPD)
-        return x_NTD + self.mlp.forward(self.norm_2.forward(x_NTD))
+        return self.keeping(x_NTD, context_GPD)[0]
 
-    def keys_values(
-        self, x_NTD: Tensor, context_GPD: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Keys and values of the tokens, given the block's input, and those of the context."""
-        own = self.self_attention.keys_values(self.norm_0.forward(x_NTD))
-        return *own, *self.cross_attention.keys_values(context_GPD)
+    def keeping(self, x_NTD: Tensor, context_GPD: Tensor) -> tuple[Tensor, Kept]:
+        """What ``forward`` gives, and the keys and values of the tokens and of the context."""
+        own, *past = self.self_attention.keeping(self.norm_0.forward(x_NTD))
+        x_NTD = x_NTD + own
+        read, *image = self.cross_attention.keeping(self.norm_1.forward(x_NTD), context_GPD)
+        x_NTD = x_NTD + read
+        return x_NTD + self.mlp.forward(self.norm_2.forward(x_NTD)), (*past, *image)
 
 
-def run_block(block: Callable[..., Tensor], *inputs: Tensor, recompute: bool) -> Tensor:
+def run_block(block: Callable[..., Result], *inputs: Tensor, recompute: bool) -> Result:
     """Run a block, keeping only its inputs for the backward pass if ``recompute``."""
     if not recompute:
         return block(*inputs)
-    result: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+    result: Result = checkpoint(block, *inputs, use_reentrant=False)
     return result

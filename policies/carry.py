@@ -120,8 +120,12 @@ def with_readout(policy: EncoderDecoder, every: int) -> EncoderDecoder:
     """The policy with a readout for the last of ``every`` tokens.
 
     It starts as a copy of the decoder's own weights, so no token's distribution changes.
+
+    Raises:
+        ValueError: sequences are no multiple of ``every`` long.
     """
-    config = policy.config.model_copy(update={"readout_every": every})
+    sizes = {**policy.config.model_dump(), "readout_every": every}
+    config = EncoderDecoderConfig.model_validate(sizes)
     with torch.device("meta"):
         extended = EncoderDecoder(config)
     own = dict(policy.named_parameters())

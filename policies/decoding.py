@@ -169,7 +169,7 @@ class _Readout:
     def __init__(
         self, readout: Readout, blocks: list[_Block], dtype: torch.dtype, num_sequences: int
     ) -> None:
-        self._first, self._every = readout.first, readout.every
+        self._every = readout.every
         self._blocks = [
             _ReadoutBlock(own, block, num_sequences)  # type: ignore[arg-type]
             for own, block in zip(readout.blocks, blocks, strict=True)
@@ -177,7 +177,7 @@ class _Readout:
         self._logits = _Logits(readout.norm, readout.head, dtype, num_sequences)
 
     def reads(self, position: int) -> bool:
-        return position % self._every == self._first
+        return position % self._every == self._every - 1
 
     def logits(self, embedded_ND: Tensor, position: int) -> Tensor:
         x_ND = embedded_ND

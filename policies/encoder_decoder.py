@@ -48,17 +48,28 @@ class TokenDecoder(nn.Module):
         inputs_NT = F.pad(tokens_NT[:, :-1], (1, 0))
         x_NTD = F.embedding(inputs_NT, self.token_embedding)
         x_NTD = x_NTD + self.position_embedding[:, : tokens_NT.shape[1]]
-        block_inputs_NTD = []
-        for block in self.blocks:
-            block_inputs_NTD.append(x_NTD)
-            x_NTD = run_block(block, x_NTD, context_GPD, recompute=recompute)
-        logits_NTV: Tensor = self.head.forward(self.norm.forward(x_NTD))
         if self.readout is not None:
-            read_NRV = self.readout.forward(
-                block_inputs_NTD, context_GPD, self.blocks, recompute=recompute
-            )
-            logits_NTV[:, self.readout.first :: self.readout.every] = read_NRV
-        return logits_NTV
+            return self._with_readout(self.readout, x_NTD, context_GPD, recompute=recompute)
+        for block in self.blocks:
+            x_NTD = run_block(block, x_NTD, context_GPD, recompute=recompute)
+        return self._logits(x_NTD)
+
+    def _with_readout(
+        self, readout: Readout, embedded_NTD: Tensor, context_GPD: Tensor, *, recompute: bool
+    ) -> Tensor:
+        x_NTD, kept = embedded_NTD, []
+        for block in self.blocks:
+            assert isinstance(block, DecoderBlock)
+            x_NTD, tensors = run_block(block.keeping, x_NTD, context_GPD, recompute=recompute)
+            kept.append(tensors)
+        # All but the last token of each step.
+        drawn_NRED = x_NTD.unflatten(1, (-1, readout.every))[:, :, :-1]
+        read_NRV = readout.forward(embedded_NTD, kept, recompute=recompute)
+        return torch.cat([self._logits(drawn_NRED), read_NRV[:, :, None]], dim=2).flatten(1, 2)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head.forward(self.norm.forward(x))
+        return logits
 
 
 class EncoderDecoder(VitPolicy):

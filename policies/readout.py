@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from layers import DecoderBlock, LayerNorm, Mlp
+from layers import LayerNorm, Mlp
 from layers.attention import AttentionRead
-from layers.transformer import run_block
+from layers.transformer import Kept, run_block
 from policies.token_head import TokenHead
 
 if TYPE_CHECKING:
@@ -39,28 +39,16 @@ class ReadoutBlock(nn.Module):
         self.norm_2 = LayerNorm(width)
         self.mlp = Mlp(width, mlp_width)
 
-    def forward(
-        self,
-        x_NRD: Tensor,
-        past_keys: Tensor,
-        past_values: Tensor,
-        image_keys: Tensor,
-        image_values: Tensor,
-        sees_RT: Tensor,
-    ) -> Tensor:
-        """Keys and values as ``SelfAttention`` and ``CrossAttention`` keep them."""
-        read = self.self_attention.forward(
-            self.norm_0.forward(x_NRD), past_keys, past_values, sees=sees_RT
-        )
-        x_NRD = x_NRD + read
-        x_NRD = x_NRD + self.cross_attention.forward(
-            self.norm_1.forward(x_NRD), image_keys, image_values
-        )
+    def forward(self, x_NRD: Tensor, sees_RT: Tensor, *kept: Tensor) -> Tensor:
+        """``kept`` as ``DecoderBlock.keeping`` gives it."""
+        past, image = kept[:2], kept[2:]
+        x_NRD = x_NRD + self.self_attention.forward(self.norm_0.forward(x_NRD), *past, sees=sees_RT)
+        x_NRD = x_NRD + self.cross_attention.forward(self.norm_1.forward(x_NRD), *image)
         return x_NRD + self.mlp.forward(self.norm_2.forward(x_NRD))
 
 
 class Readout(nn.Module):
-    """What a decoder's blocks were given and kept to logits of every E-th token."""
+    """What a decoder has kept to logits of every E-th token."""
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__()
@@ -73,32 +61,18 @@ class Readout(nn.Module):
         self.norm = LayerNorm(config.width)
         self.head = TokenHead(config.width, config.vocab_size)
 
-    @property
-    def first(self) -> int:
-        """The first position that is read out."""
-        return self.every - 1
-
-    def forward(
-        self,
-        inputs_NTD: Sequence[Tensor],
-        context_GPD: Tensor,
-        decoder_blocks: nn.ModuleList,
-        *,
-        recompute: bool,
-    ) -> Tensor:
+    def forward(self, embedded_NTD: Tensor, kept: Sequence[Kept], *, recompute: bool) -> Tensor:
         """Float32 logits [N, R, V].
 
         Args:
-            inputs_NTD: what each of the decoder's blocks was given.
+            embedded_NTD: what the decoder's first block was given.
+            kept: by each of its blocks.
         """
-        length = inputs_NTD[0].shape[1]
-        position_T = torch.arange(length, device=context_GPD.device)
-        sees_RT = position_T <= position_T[self.first :: self.every, None]
-        x_NRD = inputs_NTD[0][:, self.first :: self.every].detach()
-        for own, block, input_NTD in zip(self.blocks, decoder_blocks, inputs_NTD, strict=True):
-            assert isinstance(block, DecoderBlock)
-            with torch.no_grad():
-                kept = block.keys_values(input_NTD, context_GPD)
-            x_NRD = run_block(own, x_NRD, *kept, sees_RT, recompute=recompute)
+        position_T = torch.arange(embedded_NTD.shape[1], device=embedded_NTD.device)
+        sees_RT = position_T <= position_T[self.every - 1 :: self.every, None]
+        x_NRD = embedded_NTD[:, self.every - 1 :: self.every].detach()
+        for block, tensors in zip(self.blocks, kept, strict=True):
+            detached = (tensor.detach() for tensor in tensors)
+            x_NRD = run_block(block, x_NRD, sees_RT, *detached, recompute=recompute)
         logits_NRV: Tensor = self.head.forward(self.norm.forward(x_NRD))
         return logits_NRV

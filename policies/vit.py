@@ -44,6 +44,11 @@ class EncoderDecoderConfig(BaseModel):
             )
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+        if self.sequence_length % (self.readout_every or 1):
+            raise ValueError(
+                f"sequence_length {self.sequence_length} is no multiple of readout_every "
+                f"{self.readout_every}"
+            )
         return self
 
     @property

@@ -267,6 +267,11 @@ def _with_readout(policy: NetworkPolicy, every: int | None) -> NetworkPolicy:
             f"policy.readout_every = {every} needs a policy of kind 'encoder_decoder', got "
             f"'{policy.architecture}': leave the key out"
         )
+    if policy.sequence_length % every:
+        raise ConfigError(
+            f"policy.readout_every = {every} does not divide the {policy.sequence_length} tokens "
+            "of a sequence: set it to the tokens of a step (a detector's box: 6)"
+        )
     return with_readout(policy, every)
 
 

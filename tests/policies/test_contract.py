@@ -49,7 +49,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
         torch.manual_seed(0)
         sizes = SIZES["vtt"].model_copy(update={"sequence_length": LENGTH})
         if name == "readout":
-            sizes = sizes.model_copy(update={"readout_every": 3})
+            sizes = sizes.model_copy(update={"readout_every": LENGTH})
         kind: Any = ParallelPolicy if name == "parallel" else EncoderDecoder
         policy: NetworkPolicy = kind(sizes)
         for parameter_name, parameter in policy.named_parameters():

@@ -273,6 +273,9 @@ def test_confidences_are_learned_beside_boxes_that_stay(
     )
     with pytest.raises(ConfigError, match="policy.readout_every = 3 but the checkpoint has 6"):
         tune(config, SILENT)
+    config = tiny_tune(data, pretrained, tmp_path / "odd", policy={"readout_every": 4})
+    with pytest.raises(ConfigError, match="does not divide the 18 tokens of a sequence: set it"):
+        tune(config, SILENT)
 
 
 def test_invalid_groups_move_nothing_and_are_counted(
