@@ -79,6 +79,30 @@ class _ImageAttention:
         return self._out.apply_added(mixed_GSHE.reshape(x_ND.shape), residual_ND)
 
 
+class _AfterPast:
+    """What a block does with what it mixed from the past: projection, image, MLP."""
+
+    def __init__(
+        self, block: DecoderBlock | ReadoutBlock, image: _ImageKeys, num_sequences: int
+    ) -> None:
+        dtype = image.keys_BPE.dtype
+
+        def prepare(kernel: Tensor, bias: Tensor | None = None) -> PreparedLinear:
+            return PreparedLinear(kernel, bias, dtype=dtype, num_rows=num_sequences)
+
+        self._out = prepare(block.self_attention.out.kernel.flatten(0, 1))
+        self._norm_1, self._norm_2 = _Norm(block.norm_1, dtype), _Norm(block.norm_2, dtype)
+        self._image = _ImageAttention(block.cross_attention, image, num_sequences)
+        self._dense_0 = prepare(block.mlp.dense_0.kernel, block.mlp.dense_0.bias)
+        self._dense_1 = prepare(block.mlp.dense_1.kernel, block.mlp.dense_1.bias)
+
+    def apply(self, mixed_ND: Tensor, x_ND: Tensor) -> Tensor:
+        x_ND = self._out.apply_added(mixed_ND, x_ND)
+        x_ND = self._image.apply(self._norm_1.apply(x_ND), x_ND)
+        hidden = self._dense_0.apply_gelu(self._norm_2.apply(x_ND))
+        return self._dense_1.apply_added(hidden, x_ND)
+
+
 class _Block:
     """One decoder block's weights and caches for one call of ``decode``."""
 
@@ -86,33 +110,28 @@ class _Block:
         self, block: DecoderBlock, context_GPD: Tensor, num_sequences: int, length: int
     ) -> None:
         dtype, attention = context_GPD.dtype, block.self_attention
-
-        def prepare(kernel: Tensor, bias: Tensor | None = None) -> PreparedLinear:
-            return PreparedLinear(kernel, bias, dtype=dtype, num_rows=num_sequences)
-
         kernels = (attention.key.kernel.flatten(1), attention.value.kernel.flatten(1))
-        self._norms = [_Norm(n, dtype) for n in (block.norm_0, block.norm_1, block.norm_2)]
-        self._fused = prepare(torch.cat([_scaled(attention.query.kernel), *kernels], dim=1))
+        self._norm = _Norm(block.norm_0, dtype)
+        self._fused = PreparedLinear(
+            torch.cat([_scaled(attention.query.kernel), *kernels], dim=1),
+            None,
+            dtype=dtype,
+            num_rows=num_sequences,
+        )
         self.past = token_past(
             num_sequences=num_sequences,
             length=length,
             num_heads=attention.num_heads,
             like_D=context_GPD,
         )
-        self._out = prepare(attention.out.kernel.flatten(0, 1))
         self.image = _ImageKeys(block.cross_attention, context_GPD)
-        self._image_attention = _ImageAttention(block.cross_attention, self.image, num_sequences)
-        self._dense_0 = prepare(block.mlp.dense_0.kernel, block.mlp.dense_0.bias)
-        self._dense_1 = prepare(block.mlp.dense_1.kernel, block.mlp.dense_1.bias)
+        self._after_past = _AfterPast(block, self.image, num_sequences)
         self.fused_NX: Tensor
         """Queries, keys and values of the newest tokens."""
 
     def step(self, x_ND: Tensor, position: int) -> Tensor:
-        self.fused_NX = self._fused.apply(self._norms[0].apply(x_ND))
-        x_ND = self._out.apply_added(self.past.attend(self.fused_NX, position), x_ND)
-        x_ND = self._image_attention.apply(self._norms[1].apply(x_ND), x_ND)
-        hidden = self._dense_0.apply_gelu(self._norms[2].apply(x_ND))
-        return self._dense_1.apply_added(hidden, x_ND)
+        self.fused_NX = self._fused.apply(self._norm.apply(x_ND))
+        return self._after_past.apply(self.past.attend(self.fused_NX, position), x_ND)
 
 
 class _ReadoutBlock:
@@ -120,27 +139,19 @@ class _ReadoutBlock:
 
     def __init__(self, own: ReadoutBlock, block: _Block, num_sequences: int) -> None:
         dtype = block.image.keys_BPE.dtype
-
-        def prepare(kernel: Tensor, bias: Tensor | None = None) -> PreparedLinear:
-            return PreparedLinear(kernel, bias, dtype=dtype, num_rows=num_sequences)
-
         self._block = block
-        self._norms = [_Norm(n, dtype) for n in (own.norm_0, own.norm_1, own.norm_2)]
-        self._query = prepare(_scaled(own.self_attention.query.kernel))
-        self._out = prepare(own.self_attention.out.kernel.flatten(0, 1))
-        self._image_attention = _ImageAttention(own.cross_attention, block.image, num_sequences)
-        self._dense_0 = prepare(own.mlp.dense_0.kernel, own.mlp.dense_0.bias)
-        self._dense_1 = prepare(own.mlp.dense_1.kernel, own.mlp.dense_1.bias)
+        self._norm = _Norm(own.norm_0, dtype)
+        self._query = PreparedLinear(
+            _scaled(own.self_attention.query.kernel), None, dtype=dtype, num_rows=num_sequences
+        )
+        self._after_past = _AfterPast(own, block.image, num_sequences)
 
     def step(self, x_ND: Tensor, position: int) -> Tensor:
         """After the block's own step at this position."""
-        query_ND = self._query.apply(self._norms[0].apply(x_ND))
+        query_ND = self._query.apply(self._norm.apply(x_ND))
         # The past keeps the block's keys and values again, which changes nothing.
         fused_NX = torch.cat([query_ND, self._block.fused_NX[:, query_ND.shape[1] :]], dim=1)
-        x_ND = self._out.apply_added(self._block.past.attend(fused_NX, position), x_ND)
-        x_ND = self._image_attention.apply(self._norms[1].apply(x_ND), x_ND)
-        hidden = self._dense_0.apply_gelu(self._norms[2].apply(x_ND))
-        return self._dense_1.apply_added(hidden, x_ND)
+        return self._after_past.apply(self._block.past.attend(fused_NX, position), x_ND)
 
 
 def _scaled(kernel_DHE: Tensor) -> Tensor:

@@ -44,20 +44,20 @@ class TokenDecoder(nn.Module):
 
     def forward(self, tokens_NT: Tensor, context_GPD: Tensor, *, recompute: bool) -> Tensor:
         """Teacher forcing: logits[t] [N, T, V] have seen tokens before t and predict tokens[t]."""
-        # Token 0 is the start symbol as well as padding.
-        inputs_NT = F.pad(tokens_NT[:, :-1], (1, 0))
-        x_NTD = F.embedding(inputs_NT, self.token_embedding)
-        x_NTD = x_NTD + self.position_embedding[:, : tokens_NT.shape[1]]
         if self.readout is not None:
-            return self._with_readout(self.readout, x_NTD, context_GPD, recompute=recompute)
+            return self._with_readout(self.readout, tokens_NT, context_GPD, recompute=recompute)
+        x_NTD = self._embedded(tokens_NT)
         for block in self.blocks:
             x_NTD = run_block(block, x_NTD, context_GPD, recompute=recompute)
         return self._logits(x_NTD)
 
     def _with_readout(
-        self, readout: Readout, embedded_NTD: Tensor, context_GPD: Tensor, *, recompute: bool
+        self, readout: Readout, tokens_NT: Tensor, context_GPD: Tensor, *, recompute: bool
     ) -> Tensor:
-        x_NTD, kept = embedded_NTD, []
+        length = tokens_NT.shape[1]
+        whole_steps_NT = F.pad(tokens_NT, (0, -length % readout.every))
+        embedded_NTD = x_NTD = self._embedded(whole_steps_NT)
+        kept = []
         for block in self.blocks:
             assert isinstance(block, DecoderBlock)
             x_NTD, tensors = run_block(block.keeping, x_NTD, context_GPD, recompute=recompute)
@@ -65,7 +65,14 @@ class TokenDecoder(nn.Module):
         # All but the last token of each step.
         drawn_NRED = x_NTD.unflatten(1, (-1, readout.every))[:, :, :-1]
         read_NRV = readout.forward(embedded_NTD, kept, recompute=recompute)
-        return torch.cat([self._logits(drawn_NRED), read_NRV[:, :, None]], dim=2).flatten(1, 2)
+        logits_NREV = torch.cat([self._logits(drawn_NRED), read_NRV[:, :, None]], dim=2)
+        return logits_NREV.flatten(1, 2)[:, :length]
+
+    def _embedded(self, tokens_NT: Tensor) -> Tensor:
+        # Token 0 is the start symbol as well as padding.
+        inputs_NT = F.pad(tokens_NT[:, :-1], (1, 0))
+        x_NTD = F.embedding(inputs_NT, self.token_embedding)
+        return x_NTD + self.position_embedding[:, : tokens_NT.shape[1]]
 
     def _logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head.forward(self.norm.forward(x))

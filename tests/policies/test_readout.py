@@ -82,6 +82,14 @@ def test_a_readout_is_its_formula(random_policy: Build) -> None:
             torch.testing.assert_close(found[g, s, READ], expected_RV, rtol=0, atol=2e-5)
 
 
+def test_sequences_may_end_within_a_step(random_policy: Build) -> None:
+    policy = random_policy(readout_every=EVERY)
+    whole = policy.log_prob(IMAGES, TOKENS).drawn_GST
+    for length in (1, 2, 3, 7):
+        found = policy.log_prob(IMAGES, TOKENS[..., :length]).drawn_GST
+        torch.testing.assert_close(found, whole[..., :length], rtol=0, atol=1e-5)
+
+
 def test_a_readout_starts_as_the_decoder(random_policy: Build) -> None:
     policy = random_policy()
     extended = with_readout(policy, EVERY)
