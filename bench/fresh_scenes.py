@@ -2,7 +2,7 @@
 
 500 scenes of the validation digits for each of some seeds, as ``make demo SCENES_SEED=n`` draws
 them; the validation scenes of all records are one such draw. Needs the runs of ``python -m
-bench.table2 --rows map``. Writes bench/fresh_scenes.jsonl, one object per policy and seed of scenes.
+bench.table2 --rows map``. Writes bench/fresh_scenes.jsonl, one object per policy and draw.
 """
 
 from __future__ import annotations
