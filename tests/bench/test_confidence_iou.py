@@ -33,7 +33,7 @@ def record(image_id: int, category: int, bbox: list[float]) -> dict[str, Any]:
     return {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": 0.5}
 
 
-def test_a_box_is_held_against_the_best_of_its_own_image_and_class() -> None:
+def test_a_box_is_held_against_the_best_of_its_image_and_class_unless_found_before() -> None:
     scenes = Examples(
         [
             scene(7, [(0, [0, 0, 10, 10]), (0, [0, 0, 10, 4]), (1, [2, 0, 10, 10])]),
@@ -44,12 +44,14 @@ def test_a_box_is_held_against_the_best_of_its_own_image_and_class() -> None:
         [
             record(7, 0, [0, 0, 10, 5]),  # 4/5 of the second, 1/2 of the first
             record(7, 1, [0, 0, 10, 10]),
+            record(7, 0, [0, 0, 10, 4]),  # finds the second again, however well
+            record(7, 0, [0, 0, 10, 9]),
             record(8, 0, [0, 0, 10, 10]),
             record(8, 1, [10, 10, 5, 5]),
         ],
         scenes,
     )
-    assert found == pytest.approx([0.8, 8 / 12, 0.0, 0.0])
+    assert found == pytest.approx([0.8, 8 / 12, 0.0, 0.9, 0.0, 0.0])
 
 
 def test_confidences_that_are_the_overlaps_have_no_error() -> None:
