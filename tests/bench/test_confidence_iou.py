@@ -33,7 +33,7 @@ def record(image_id: int, category: int, bbox: list[float]) -> dict[str, Any]:
     return {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": 0.5}
 
 
-def test_a_box_is_held_against_the_best_of_its_image_and_class_unless_found_before() -> None:
+def test_a_box_is_held_against_the_best_of_its_class_unless_that_was_found() -> None:
     scenes = Examples(
         [
             scene(7, [(0, [0, 0, 10, 10]), (0, [0, 0, 10, 4]), (1, [2, 0, 10, 10])]),
