@@ -2,7 +2,8 @@
 
 The boxes of the shipped detector and of a tuned one (the demo's, unless ``--tuned`` names another)
 on the validation scenes: confidence, by score rule, against the overlap with the best annotated box
-of the same class, 0 for a box that finds one again. Writes bench/confidence_iou.jsonl and docs/detection_confidence.png.
+of the same class, 0 for a box that finds one again. Writes bench/confidence_iou.jsonl and
+docs/detection_confidence.png.
 
 Axes: N boxes, M annotated boxes, B bins.
 """
