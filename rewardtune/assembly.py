@@ -190,7 +190,6 @@ def _fresh(config: RunConfig, task: Task) -> NetworkPolicy:
             "vocab_size": task.vocab_size,
             "sequence_length": task.sequence_length,
             "position_embedding": config.policy.position_embedding,
-            "readout_every": config.policy.readout_every,
             **{name: getattr(config.policy, name) for name in (*_ARCHITECTURE, "input_size")},
         }
     )

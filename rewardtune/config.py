@@ -98,8 +98,8 @@ class PolicyConfig(Section):
 
     readout_every: PositiveInt | None = None
     """Blocks of its own for the last of so many tokens, which no other token's distribution feels
-    (``policies.readout``): 6 for a detector's confidences. A checkpoint without them gets a copy of
-    its decoder's."""
+    (``policies.readout``): 6 for a detector's confidences. A policy without them gets a copy of its
+    decoder's."""
 
     @property
     def missing_sizes(self) -> list[str]:

@@ -276,6 +276,13 @@ def test_confidences_are_learned_beside_boxes_that_stay(
     config = tiny_tune(data, pretrained, tmp_path / "odd", policy={"readout_every": 4})
     with pytest.raises(ConfigError, match="does not divide the 18 tokens of a sequence: set it"):
         tune(config, SILENT)
+    config = tiny_config(
+        data, tmp_path / "at_once", policy={"readout_every": 6, "kind": "parallel"}
+    )
+    with pytest.raises(
+        ConfigError, match="needs a policy of kind 'encoder_decoder', got 'parallel'"
+    ):
+        pretrain(config, SILENT)
 
 
 def test_invalid_groups_move_nothing_and_are_counted(
