@@ -1,6 +1,7 @@
 """The paper's table 2 and its controls on digit scenes: ``python -m bench.table2``.
 
-Every row starts from the shipped detector, sees the same number of images, and is measured on the
+Every row starts from the shipped detector, sees as many images as "map" does (but "recall" and
+"algorithm_2", whose configs are older: 13,440 of 23,040; the records say), and is measured on the
 validation scenes with the policy that was best on the holdout scenes: by mAP, but the recall run by
 AR@100 and the one without confidences by reward, since their mAP falls. One JSON object per run
 goes to bench/table2.jsonl; runs that stand there are not repeated.
