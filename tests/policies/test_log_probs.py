@@ -1,0 +1,81 @@
+"""Log-probs and their gradient against the library's functions one after the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from policies import log_probs
+from policies.log_probs import log_probs_of
+from policies.policy import TokenLogProbs, TokenQueries
+
+QUERIES = TokenQueries(torch.tensor([1, 4, 6, 4]), torch.tensor([2, 0, 10, 2]))
+"""A position and a token are asked for twice."""
+
+
+def by_definition(
+    logits_NTV: Tensor, tokens_GST: Tensor, queries: TokenQueries | None, temperature: float
+) -> TokenLogProbs:
+    log_probs_NTV = (logits_NTV / temperature).log_softmax(dim=-1)
+    drawn = log_probs_NTV.gather(-1, tokens_GST.flatten(0, 1)[..., None])
+    queried_GSPK = None
+    if queries is not None:
+        at_1_NTV = logits_NTV.log_softmax(dim=-1)
+        queried = at_1_NTV[:, queries.positions_P][..., queries.token_ids_K]
+        queried_GSPK = queried.unflatten(0, tokens_GST.shape[:2])
+    return TokenLogProbs(drawn.view(tokens_GST.shape), queried_GSPK)
+
+
+@pytest.mark.parametrize("queries", [None, QUERIES], ids=["drawn", "asked"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("at_a_time", [1, 7 * 11 * 4, 1 << 18])
+def test_log_probs_and_their_gradient(
+    queries: TokenQueries | None,
+    temperature: float,
+    at_a_time: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In parts of one sequence, of several with a rest, and all at once."""
+    monkeypatch.setattr(log_probs, "_CACHED_LOGITS", at_a_time)
+    generator = torch.Generator().manual_seed(0)
+    logits_NTV = 30 * torch.randn(6, 7, 11, generator=generator, dtype=torch.float64)
+    tokens_GST = torch.randint(11, (2, 3, 7), generator=generator)
+    gradients = []
+    for function in (log_probs_of, by_definition):
+        leaf = logits_NTV.clone().requires_grad_()
+        if function is log_probs_of:
+            found = log_probs_of(leaf, tokens_GST, queries=queries, temperature=temperature)
+            drawn, queried = found.drawn_GST, found.queried_GSPK
+        else:
+            found = by_definition(leaf, tokens_GST, queries, temperature)
+            torch.testing.assert_close(drawn, found.drawn_GST)
+            if queries is not None:
+                torch.testing.assert_close(queried, found.queried_GSPK)
+        total = (found.drawn_GST * torch.arange(42).view(2, 3, 7)).sum()
+        if found.queried_GSPK is not None:
+            weight = torch.arange(found.queried_GSPK.numel()) - 20
+            total = total + (found.queried_GSPK * weight.view_as(found.queried_GSPK)).sum()
+        total.backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_only_what_is_asked_for_has_a_gradient() -> None:
+    logits_NTV = torch.randn(2, 7, 11, requires_grad=True)
+    tokens_GST = torch.zeros(1, 2, 7, dtype=torch.int64)
+    found = log_probs_of(logits_NTV, tokens_GST, queries=QUERIES, temperature=0.7)
+    assert found.queried_GSPK is not None
+    found.queried_GSPK.sum().backward()
+    assert logits_NTV.grad is not None
+    is_asked_T = torch.zeros(7, dtype=torch.bool)
+    is_asked_T[QUERIES.positions_P] = True
+    assert torch.equal(logits_NTV.grad.abs().sum(dim=(0, 2)) > 0, is_asked_T)
+
+
+def test_small_differences_of_large_logits_keep_their_digits() -> None:
+    logits_NTV = torch.full((1, 1, 1000), 200.0)
+    logits_NTV[..., 3] += 1 / 64
+    found = log_probs_of(logits_NTV, torch.tensor([[[3]]]), queries=None, temperature=1.0)
+    expected = logits_NTV.double().log_softmax(dim=-1)[0, 0, 3]
+    assert abs(found.drawn_GST.item() - expected.item()) < 1e-6
