@@ -116,7 +116,9 @@ def _shortened(embedding_1TD: Tensor, length: int) -> Tensor:
 
 
 @torch.no_grad()
-def with_readout(policy: EncoderDecoder, every: int) -> EncoderDecoder:
+def with_readout(
+    policy: EncoderDecoder, every: int, *, seen_as: int | None = None
+) -> EncoderDecoder:
     """The policy with a readout for the last of ``every`` tokens.
 
     It starts as a copy of the decoder's own weights, so no token's distribution changes.
@@ -124,7 +126,7 @@ def with_readout(policy: EncoderDecoder, every: int) -> EncoderDecoder:
     Raises:
         ValueError: sequences are no multiple of ``every`` long.
     """
-    sizes = {**policy.config.model_dump(), "readout_every": every}
+    sizes = {**policy.config.model_dump(), "readout_every": every, "readout_seen_as": seen_as}
     config = EncoderDecoderConfig.model_validate(sizes)
     with torch.device("meta"):
         extended = EncoderDecoder(config)

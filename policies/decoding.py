@@ -212,11 +212,15 @@ class _Network:
         ]
         self._logits = _Logits(decoder.norm, decoder.head, self._dtype, num_sequences)
         self._readout = None
+        self._seen = None
         if decoder.readout is not None:
+            self._seen = decoder.readout.seen
             self._readout = _Readout(decoder.readout, self._blocks, self._dtype, num_sequences)
 
     def logits(self, token_N: Tensor, position: int) -> Tensor:
         """Float32 [N, V], given the token before ``position``."""
+        if self._seen is not None:
+            token_N = self._seen(token_N[:, None], position)[:, 0]
         x_ND = F.embedding(token_N, self._token_embedding)
         x_ND = (x_ND + self._position_embedding_TD[position]).to(self._dtype)
         embedded_ND = x_ND

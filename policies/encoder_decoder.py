@@ -71,6 +71,8 @@ class TokenDecoder(nn.Module):
     def _embedded(self, tokens_NT: Tensor) -> Tensor:
         # Token 0 is the start symbol as well as padding.
         inputs_NT = F.pad(tokens_NT[:, :-1], (1, 0))
+        if self.readout is not None:
+            inputs_NT = self.readout.seen(inputs_NT)
         x_NTD = F.embedding(inputs_NT, self.token_embedding)
         return x_NTD + self.position_embedding[:, : tokens_NT.shape[1]]
 

@@ -54,12 +54,21 @@ class Readout(nn.Module):
         super().__init__()
         assert config.readout_every is not None
         self.every = config.readout_every
+        self._seen_as = config.readout_seen_as
         self.blocks = nn.ModuleList(
             ReadoutBlock(config.width, config.num_heads, config.mlp_width)
             for _ in range(config.decoder_depth)
         )
         self.norm = LayerNorm(config.width)
         self.head = TokenHead(config.width, config.vocab_size)
+
+    def seen(self, before_NT: Tensor, first_position: int = 0) -> Tensor:
+        """What the decoder is given as the tokens before the positions from ``first_position``."""
+        if self._seen_as is None:
+            return before_NT
+        is_read_NT = torch.zeros_like(before_NT, dtype=torch.bool)
+        is_read_NT[:, -first_position % self.every :: self.every] = True
+        return before_NT.masked_fill(is_read_NT & (before_NT > 0), self._seen_as)
 
     def forward(self, embedded_NTD: Tensor, kept: Sequence[Kept], *, recompute: bool) -> Tensor:
         """Float32 logits [N, R, V].

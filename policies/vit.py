@@ -35,6 +35,9 @@ class EncoderDecoderConfig(BaseModel):
     position_embedding: Literal["learned", "sincos2d"] = "learned"
     readout_every: PositiveInt | None = None
     """The last of so many tokens has blocks of its own in the decoder (``policies.readout``)."""
+    readout_seen_as: PositiveInt | None = None
+    """The token that later tokens see in place of one that was read out, whichever it was; of 0,
+    the padding, they see 0. None: they see the token itself."""
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> EncoderDecoderConfig:
@@ -49,6 +52,14 @@ class EncoderDecoderConfig(BaseModel):
                 f"sequence_length {self.sequence_length} is no multiple of readout_every "
                 f"{self.readout_every}"
             )
+        if self.readout_seen_as is not None:
+            if self.readout_every is None:
+                raise ValueError("readout_seen_as needs readout_every: nothing is read out without")
+            if self.readout_seen_as >= self.vocab_size:
+                raise ValueError(
+                    f"readout_seen_as {self.readout_seen_as} is no token: there are "
+                    f"{self.vocab_size}"
+                )
         return self
 
     @property

@@ -19,7 +19,7 @@ from policies.policy_file import LoadedPolicy, check_vocabulary, load_policy, po
 from policies.weights import is_float32_only
 from reward_workers.contents import found_contents
 from reward_workers.reward import Reward, load_reward
-from rewardtune.config import ConfigError, RunConfig
+from rewardtune.config import ConfigError, PolicyConfig, RunConfig
 from sampler.sampler import Sampler
 from tasks.artefacts import artefact_digest
 from tasks.order import DataOrder
@@ -85,7 +85,7 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
     # Checked again now that durations in epochs are steps.
     pinned = RunConfig.model_validate(pinned.model_copy(update={"learner": learner}).model_dump())
     policy = _from_checkpoint(pinned, task, checkpoint) if checkpoint else _fresh(pinned, task)
-    policy = _with_readout(policy, pinned.policy.readout_every)
+    policy = _with_readout(policy, pinned.policy)
     return Parts(
         config=pinned,
         train=train,
@@ -252,26 +252,38 @@ def _from_checkpoint(config: RunConfig, task: Task, checkpoint: Path) -> Network
     return policy
 
 
-def _with_readout(policy: NetworkPolicy, every: int | None) -> NetworkPolicy:
-    has = getattr(policy.config, "readout_every", None)
-    if every is None or every == has:
+def _with_readout(policy: NetworkPolicy, wanted: PolicyConfig) -> NetworkPolicy:
+    every, seen_as = wanted.readout_every, wanted.readout_seen_as
+    if every is None:
         return policy
-    if has is not None:
-        raise ConfigError(
-            f"policy.readout_every = {every} but the checkpoint has {has}: leave the key out to "
-            "take the checkpoint's"
-        )
     if not isinstance(policy, EncoderDecoder):
         raise ConfigError(
             f"policy.readout_every = {every} needs a policy of kind 'encoder_decoder', got "
             f"'{policy.architecture}': leave the key out"
         )
+    has = policy.config
+    if has.readout_every is not None:
+        for key, value, found in (
+            ("readout_every", every, has.readout_every),
+            ("readout_seen_as", seen_as, has.readout_seen_as),
+        ):
+            if value not in (None, found):
+                raise ConfigError(
+                    f"policy.{key} = {value} but the checkpoint has {found}: leave the key out to "
+                    "take the checkpoint's"
+                )
+        return policy
     if policy.sequence_length % every:
         raise ConfigError(
             f"policy.readout_every = {every} does not divide the {policy.sequence_length} tokens "
             "of a sequence: set it to the tokens of a step (a detector's box: 6)"
         )
-    return with_readout(policy, every)
+    if seen_as is not None and seen_as >= policy.vocab_size:
+        raise ConfigError(
+            f"policy.readout_seen_as = {seen_as} is none of the policy's {policy.vocab_size} "
+            "tokens: set it to one that stands at these positions (a detector's confidence: 2)"
+        )
+    return with_readout(policy, every, seen_as=seen_as)
 
 
 def _check_kind(config: RunConfig, kind: str, checkpoint: Path) -> None:

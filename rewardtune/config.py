@@ -101,11 +101,17 @@ class PolicyConfig(Section):
     (``policies.readout``): 6 for a detector's confidences. A policy without them gets a copy of its
     decoder's."""
 
+    readout_seen_as: PositiveInt | None = None
+    """Later tokens see this one in place of any that was read out, but for padding: what a box's
+    confidence is then changes no other box. A detector's: ``max_confidence``, 2. Needs
+    ``readout_every``."""
+
     @property
     def missing_sizes(self) -> list[str]:
         """Keys without a value, which only a checkpoint can fill in."""
         optional = {
-            "kind", "checkpoint", "checkpoint_digest", "encoder", "encoder_digest", "readout_every"
+            "kind", "checkpoint", "checkpoint_digest", "encoder", "encoder_digest",
+            "readout_every", "readout_seen_as",
         }  # fmt: skip
         return [name for name, value in self if value is None and name not in optional]
 
@@ -115,6 +121,11 @@ class PolicyConfig(Section):
             raise ValueError(
                 "policy.encoder and policy.checkpoint exclude each other: the checkpoint has an "
                 "encoder of its own"
+            )
+        if self.readout_seen_as is not None and self.readout_every is None:
+            raise ValueError(
+                f"policy.readout_seen_as = {self.readout_seen_as} needs policy.readout_every, the "
+                "tokens of a step (a detector's box: 6): nothing is read out without"
             )
         if self.kind == "hugging_face" and self.checkpoint is None:
             raise ValueError(

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from policies.carry import carry, with_readout
-from policies.encoder_decoder import EncoderDecoder
+from policies.draw import Decoding
+from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from policies.parallel import ParallelPolicy
+from tests.policies.conftest import SIZES
 
 if TYPE_CHECKING:
     from layers.attention import AttentionRead, CrossAttention, SelfAttention
@@ -46,6 +48,10 @@ def logits_by_definition(policy: EncoderDecoder, context_PD: Tensor, tokens_T: T
     decoder, readout = policy.decoder, policy.decoder.readout
     assert readout is not None
     before_T = F.pad(tokens_T[:-1], (1, 0))
+    if policy.config.readout_seen_as is not None:
+        for position in (READ.nonzero()[:-1, 0] + 1).tolist():
+            if before_T[position] != 0:
+                before_T[position] = policy.config.readout_seen_as
     x_TD = decoder.token_embedding[before_T] + decoder.position_embedding[0]
     state_RD = list(x_TD[READ])
     for block, own in zip(decoder.blocks, readout.blocks, strict=True):
@@ -72,8 +78,9 @@ def logits_by_definition(policy: EncoderDecoder, context_PD: Tensor, tokens_T: T
     return readout.head(readout.norm(torch.stack(state_RD)))  # type: ignore[no-any-return]
 
 
-def test_a_readout_is_its_formula(random_policy: Build) -> None:
-    policy = random_policy(readout_every=EVERY)
+@pytest.mark.parametrize("seen_as", [None, 2])
+def test_a_readout_is_its_formula(random_policy: Build, seen_as: int | None) -> None:
+    policy = random_policy(readout_every=EVERY, readout_seen_as=seen_as)
     context_GPD = policy.encode(IMAGES)
     found = policy.logits(context_GPD, TOKENS.flatten(0, 1)).unflatten(0, (2, 4))
     for g in range(2):
@@ -121,6 +128,47 @@ def test_no_other_token_feels_a_readout(random_policy: Build) -> None:
     changed = policy.log_prob(IMAGES, TOKENS).drawn_GST
     assert torch.equal(changed[..., ~READ], drawn[..., ~READ])
     assert not torch.isclose(changed[..., READ], drawn[..., READ]).any()
+
+
+@pytest.mark.parametrize("seen_as", [None, 2])
+def test_later_tokens_see_which_was_read_out_only_if_they_shall(
+    random_policy: Build, seen_as: int | None
+) -> None:
+    policy = random_policy(readout_every=EVERY, readout_seen_as=seen_as)
+    assert (TOKENS[..., READ] > 0).any() and (TOKENS[..., READ] == 0).any()
+    others = torch.where(READ & (TOKENS > 0), TOKENS % 16 + 1, TOKENS)
+    before = policy.log_prob(IMAGES, TOKENS).drawn_GST
+    after = policy.log_prob(IMAGES, others).drawn_GST
+    is_same = torch.equal(before[..., ~READ], after[..., ~READ])
+    assert is_same == (seen_as is not None)
+    padded = torch.where(READ, 0, TOKENS)
+    after = policy.log_prob(IMAGES, padded).drawn_GST
+    assert not torch.equal(before[..., ~READ], after[..., ~READ])
+
+
+@pytest.mark.parametrize("seen_as", [None, 2])
+def test_sampling_sees_what_teacher_forcing_sees(random_policy: Build, seen_as: int | None) -> None:
+    policy = random_policy(readout_every=EVERY, readout_seen_as=seen_as)
+    uniforms_GST = torch.rand(2, 4, 12, generator=torch.Generator().manual_seed(3))
+    samples = policy.sample(IMAGES, uniforms_GST, decoding=Decoding())
+    found = policy.log_prob(IMAGES, samples.tokens_GST.long()).drawn_GST
+    torch.testing.assert_close(found, samples.log_probs_GST, rtol=0, atol=2e-5)
+    read = samples.tokens_GST[..., READ]
+    assert (read != 2).any() and (read != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"readout_seen_as": 2}, "readout_seen_as needs readout_every"),
+        ({"readout_every": 3, "readout_seen_as": 17}, "readout_seen_as 17 is no token"),
+        ({"readout_every": 5}, "sequence_length 12 is no multiple of readout_every 5"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused(sizes: dict[str, int], message: str) -> None:
+    values = {**SIZES["vtt"].model_dump(), **sizes}
+    with pytest.raises(ValueError, match=message):
+        EncoderDecoderConfig.model_validate(values)
 
 
 def test_carried_to_other_classes_a_readout_keeps_what_it_knows(random_policy: Build) -> None:

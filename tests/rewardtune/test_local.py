@@ -252,7 +252,7 @@ def test_confidences_are_learned_beside_boxes_that_stay(
         pretrained,
         tmp_path,
         depth=depth,
-        policy={"readout_every": 6},
+        policy={"readout_every": 6, "readout_seen_as": 2},
         learner={"reward_weight": 0.0, "optimizer": {"kind": "adamw", "learning_rate": 1e-2}},
     )
     result = tune(config, log)
@@ -273,6 +273,16 @@ def test_confidences_are_learned_beside_boxes_that_stay(
     )
     with pytest.raises(ConfigError, match="policy.readout_every = 3 but the checkpoint has 6"):
         tune(config, SILENT)
+    other = {**from_here, "readout_every": 6, "readout_seen_as": 1}
+    config = tiny_tune(data, pretrained, tmp_path / "other", policy=other)
+    with pytest.raises(ConfigError, match="policy.readout_seen_as = 1 but the checkpoint has 2"):
+        tune(config, SILENT)
+    other = {"readout_every": 6, "readout_seen_as": 5000}
+    config = tiny_tune(data, pretrained, tmp_path / "other", policy=other)
+    with pytest.raises(ConfigError, match="policy.readout_seen_as = 5000 is none of the policy's"):
+        tune(config, SILENT)
+    with pytest.raises(ValueError, match="readout_seen_as = 2 needs policy.readout_every"):
+        tiny_tune(data, pretrained, tmp_path / "other", policy={"readout_seen_as": 2})
     config = tiny_tune(data, pretrained, tmp_path / "odd", policy={"readout_every": 4})
     with pytest.raises(ConfigError, match="does not divide the 18 tokens of a sequence: set it"):
         tune(config, SILENT)
