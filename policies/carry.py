@@ -131,11 +131,11 @@ def with_readout(
     with torch.device("meta"):
         extended = EncoderDecoder(config)
     own = dict(policy.named_parameters())
-    extended.load_state_dict(
-        {
-            name: own[name.replace("decoder.readout.", "decoder.")].detach().clone()
-            for name, _ in extended.named_parameters()
-        },
-        assign=True,
-    )
+    state = {}
+    for name, parameter in extended.named_parameters():
+        source = own.get(name.replace("decoder.readout.", "decoder."))
+        if source is None:  # of the states that drew the other tokens it makes nothing yet
+            source = torch.zeros_like(parameter, device="cpu")
+        state[name] = source.detach().clone()
+    extended.load_state_dict(state, assign=True)
     return extended.to(policy.decoder.token_embedding.device)

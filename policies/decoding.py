@@ -170,8 +170,10 @@ class _Logits:
             head.project.kernel, head.project.bias, dtype=torch.float32, num_rows=num_sequences
         )
 
-    def apply(self, x_ND: Tensor) -> Tensor:
-        return self._project.apply(self._norm.apply(x_ND).float())
+    def apply(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits and what the head was given."""
+        normed_ND = self._norm.apply(x_ND)
+        return self._project.apply(normed_ND.float()), normed_ND
 
 
 class _Readout:
@@ -186,15 +188,25 @@ class _Readout:
             for own, block in zip(readout.blocks, blocks, strict=True)
         ]
         self._logits = _Logits(readout.norm, readout.head, dtype, num_sequences)
+        self._drawn = PreparedLinear(
+            readout.drawn.kernel, readout.drawn.bias, dtype=dtype, num_rows=num_sequences
+        )
+        self._drawn_END: list[Tensor] = []
+        self.seen = readout.seen
 
     def reads(self, position: int) -> bool:
         return position % self._every == self._every - 1
 
+    def keep(self, drawn_ND: Tensor) -> None:
+        """What the decoder's head was given at a token that is not read out."""
+        self._drawn_END.append(drawn_ND)
+
     def logits(self, embedded_ND: Tensor, position: int) -> Tensor:
-        x_ND = embedded_ND
+        x_ND = self._drawn.apply_added(torch.cat(self._drawn_END, dim=1), embedded_ND)
+        self._drawn_END.clear()
         for block in self._blocks:
             x_ND = block.step(x_ND, position)
-        return self._logits.apply(x_ND)
+        return self._logits.apply(x_ND)[0]
 
 
 class _Network:
@@ -212,15 +224,13 @@ class _Network:
         ]
         self._logits = _Logits(decoder.norm, decoder.head, self._dtype, num_sequences)
         self._readout = None
-        self._seen = None
         if decoder.readout is not None:
-            self._seen = decoder.readout.seen
             self._readout = _Readout(decoder.readout, self._blocks, self._dtype, num_sequences)
 
     def logits(self, token_N: Tensor, position: int) -> Tensor:
         """Float32 [N, V], given the token before ``position``."""
-        if self._seen is not None:
-            token_N = self._seen(token_N[:, None], position)[:, 0]
+        if self._readout is not None:
+            token_N = self._readout.seen(token_N[:, None], position)[:, 0]
         x_ND = F.embedding(token_N, self._token_embedding)
         x_ND = (x_ND + self._position_embedding_TD[position]).to(self._dtype)
         embedded_ND = x_ND
@@ -228,7 +238,10 @@ class _Network:
             x_ND = block.step(x_ND, position)
         if self._readout is not None and self._readout.reads(position):
             return self._readout.logits(embedded_ND, position)
-        return self._logits.apply(x_ND)
+        logits_NV, drawn_ND = self._logits.apply(x_ND)
+        if self._readout is not None:
+            self._readout.keep(drawn_ND)
+        return logits_NV
 
 
 @torch.no_grad()

@@ -49,7 +49,8 @@ class TokenDecoder(nn.Module):
         x_NTD = self._embedded(tokens_NT)
         for block in self.blocks:
             x_NTD = run_block(block, x_NTD, context_GPD, recompute=recompute)
-        return self._logits(x_NTD)
+        logits_NTV: Tensor = self.head.forward(self.norm.forward(x_NTD))
+        return logits_NTV
 
     def _with_readout(
         self, readout: Readout, tokens_NT: Tensor, context_GPD: Tensor, *, recompute: bool
@@ -63,9 +64,9 @@ class TokenDecoder(nn.Module):
             x_NTD, tensors = run_block(block.keeping, x_NTD, context_GPD, recompute=recompute)
             kept.append(tensors)
         # All but the last token of each step.
-        drawn_NRED = x_NTD.unflatten(1, (-1, readout.every))[:, :, :-1]
-        read_NRV = readout.forward(embedded_NTD, kept, recompute=recompute)
-        logits_NREV = torch.cat([self._logits(drawn_NRED), read_NRV[:, :, None]], dim=2)
+        drawn_NRED = self.norm.forward(x_NTD.unflatten(1, (-1, readout.every))[:, :, :-1])
+        read_NRV = readout.forward(embedded_NTD, drawn_NRED, kept, recompute=recompute)
+        logits_NREV = torch.cat([self.head.forward(drawn_NRED), read_NRV[:, :, None]], dim=2)
         return logits_NREV.flatten(1, 2)[:, :length]
 
     def _embedded(self, tokens_NT: Tensor) -> Tensor:
@@ -75,10 +76,6 @@ class TokenDecoder(nn.Module):
             inputs_NT = self.readout.seen(inputs_NT)
         x_NTD = F.embedding(inputs_NT, self.token_embedding)
         return x_NTD + self.position_embedding[:, : tokens_NT.shape[1]]
-
-    def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head.forward(self.norm.forward(x))
-        return logits
 
 
 class EncoderDecoder(VitPolicy):

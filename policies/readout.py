@@ -2,10 +2,11 @@
 
 Where a sequence says after each object how good it is, that token asks for other things of the
 network than the tokens that draw. A readout has blocks of its own for it. They start from the
-decoder's embedding of the token before, and attend to the keys and values that the decoder's
-blocks have kept of all tokens so far. Nothing attends to a readout, and no gradient passes from it
-to the decoder: what it learns moves no other token's distribution. (The query stream of XLNet,
-Yang et al. 2019, arXiv:1906.08237, reads in the same way, by shared weights.)
+decoder's embedding of the token before and from the states that drew the step's other tokens,
+which hold how sure each was, and attend to the keys and values that the decoder's blocks have kept
+of all tokens so far. Nothing attends to a readout, and no gradient passes from it to the decoder:
+what it learns moves no other token's distribution. (The query stream of XLNet, Yang et al. 2019,
+arXiv:1906.08237, reads in the same way, by shared weights.)
 
 Axes: N sequences, T tokens, E tokens of a step, R = T // E steps, G groups, P patches, D width.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from layers import LayerNorm, Mlp
+from layers import Dense, LayerNorm, Mlp
 from layers.attention import AttentionRead
 from layers.transformer import Kept, run_block
 from policies.token_head import TokenHead
@@ -55,6 +56,7 @@ class Readout(nn.Module):
         assert config.readout_every is not None
         self.every = config.readout_every
         self._seen_as = config.readout_seen_as
+        self.drawn = Dense((self.every - 1) * config.width, config.width, is_head=True)
         self.blocks = nn.ModuleList(
             ReadoutBlock(config.width, config.num_heads, config.mlp_width)
             for _ in range(config.decoder_depth)
@@ -70,16 +72,25 @@ class Readout(nn.Module):
         is_read_NT[:, -first_position % self.every :: self.every] = True
         return before_NT.masked_fill(is_read_NT & (before_NT > 0), self._seen_as)
 
-    def forward(self, embedded_NTD: Tensor, kept: Sequence[Kept], *, recompute: bool) -> Tensor:
+    def forward(
+        self,
+        embedded_NTD: Tensor,
+        drawn_NRED: Tensor,
+        kept: Sequence[Kept],
+        *,
+        recompute: bool,
+    ) -> Tensor:
         """Float32 logits [N, R, V].
 
         Args:
             embedded_NTD: what the decoder's first block was given.
+            drawn_NRED: what its head was given at the E - 1 other tokens of each step.
             kept: by each of its blocks.
         """
         position_T = torch.arange(embedded_NTD.shape[1], device=embedded_NTD.device)
         sees_RT = position_T <= position_T[self.every - 1 :: self.every, None]
         x_NRD = embedded_NTD[:, self.every - 1 :: self.every].detach()
+        x_NRD = x_NRD + self.drawn.forward(drawn_NRED.detach().flatten(2))
         for block, tensors in zip(self.blocks, kept, strict=True):
             detached = (tensor.detach() for tensor in tensors)
             x_NRD = run_block(block, x_NRD, sees_RT, *detached, recompute=recompute)

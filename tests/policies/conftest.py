@@ -109,7 +109,7 @@ def random_policy() -> Callable[..., EncoderDecoder]:
         config = SIZES["vtt"].model_copy(update=sizes)
         policy = EncoderDecoder(config)
         for name, parameter in policy.named_parameters():
-            if name.endswith(("bias", "head.project.kernel")):
+            if name.endswith(("bias", "head.project.kernel", "readout.drawn.kernel")):
                 nn.init.normal_(parameter, std=0.3)
         return policy
 

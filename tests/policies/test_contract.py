@@ -53,7 +53,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
         kind: Any = ParallelPolicy if name == "parallel" else EncoderDecoder
         policy: NetworkPolicy = kind(sizes)
         for parameter_name, parameter in policy.named_parameters():
-            if parameter_name.endswith(("bias", "head.project.kernel")):
+            if parameter_name.endswith(("bias", "head.project.kernel", "readout.drawn.kernel")):
                 nn.init.normal_(parameter, std=0.3)
         return policy
 

@@ -53,7 +53,17 @@ def logits_by_definition(policy: EncoderDecoder, context_PD: Tensor, tokens_T: T
             if before_T[position] != 0:
                 before_T[position] = policy.config.readout_seen_as
     x_TD = decoder.token_embedding[before_T] + decoder.position_embedding[0]
-    state_RD = list(x_TD[READ])
+    drawn_TD = x_TD
+    for block in decoder.blocks:
+        drawn_TD = block(drawn_TD[None], context_PD[None])[0]
+    drawn_TD = decoder.norm(drawn_TD)
+    state_RD = []
+    for position in READ.nonzero()[:, 0].tolist():
+        start_D = x_TD[position] + readout.drawn.bias
+        for other in range(EVERY - 1):
+            kernel_DD = readout.drawn.kernel.unflatten(0, (EVERY - 1, -1))[other]
+            start_D = start_D + drawn_TD[position - (EVERY - 1) + other] @ kernel_DD
+        state_RD.append(start_D)
     for block, own in zip(decoder.blocks, readout.blocks, strict=True):
         normed_TD = block.norm_0(x_TD)  # type: ignore[operator]
         for index, position in enumerate(READ.nonzero()[:, 0].tolist()):
