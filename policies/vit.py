@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from layers import Encoder, PatchEmbedding, sincos2d
@@ -33,7 +33,7 @@ class EncoderDecoderConfig(BaseModel):
     vocab_size: PositiveInt
     sequence_length: PositiveInt
     position_embedding: Literal["learned", "sincos2d"] = "learned"
-    readout_every: PositiveInt | None = None
+    readout_every: int | None = Field(default=None, ge=2)
     """The last of so many tokens has blocks of its own in the decoder (``policies.readout``)."""
     readout_seen_as: PositiveInt | None = None
     """The token that later tokens see in place of one that was read out, whichever it was; of 0,

@@ -96,7 +96,7 @@ class PolicyConfig(Section):
     position_embedding: Literal["learned", "sincos2d"] = "learned"
     """Of a policy that starts without a checkpoint."""
 
-    readout_every: PositiveInt | None = None
+    readout_every: int | None = Field(default=None, ge=2)
     """Blocks of its own for the last of so many tokens, which no other token's distribution feels
     (``policies.readout``): 6 for a detector's confidences. A policy without them gets a copy of its
     decoder's."""

@@ -172,6 +172,7 @@ def test_sampling_sees_what_teacher_forcing_sees(random_policy: Build, seen_as: 
     [
         ({"readout_seen_as": 2}, "readout_seen_as needs readout_every"),
         ({"readout_every": 3, "readout_seen_as": 17}, "readout_seen_as 17 is no token"),
+        ({"readout_every": 1}, "greater than or equal to 2"),
         ({"readout_every": 5}, "sequence_length 12 is no multiple of readout_every 5"),
     ],
 )
