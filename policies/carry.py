@@ -130,12 +130,12 @@ def with_readout(
     config = EncoderDecoderConfig.model_validate(sizes)
     with torch.device("meta"):
         extended = EncoderDecoder(config)
-    own = dict(policy.named_parameters())
+    own = policy.tensors()
     state = {}
     for name, parameter in extended.named_parameters():
-        source = own.get(name.replace("decoder.readout.", "decoder."))
-        if source is None:  # of the states that drew the other tokens it makes nothing yet
-            source = torch.zeros_like(parameter, device="cpu")
-        state[name] = source.detach().clone()
+        copied = own.get(name.replace("decoder.readout.", "decoder."))
+        if copied is None:  # of the states that drew the other tokens it makes nothing yet
+            copied = torch.zeros_like(parameter, device="cpu")
+        state[name] = copied.detach().clone()
     extended.load_state_dict(state, assign=True)
     return extended.to(policy.decoder.token_embedding.device)
