@@ -76,7 +76,7 @@ STEPS: Mapping[str, Mapping[str, PaperStep]] = {
 """By task and size of the encoder: the paper's tables 6, 8, 5 and 7."""
 
 _TINY_SIZES = TINY.model_dump(
-    exclude={"vocab_size", "sequence_length", "position_embedding", "readout_every"}
+    exclude={"vocab_size", "sequence_length"}, exclude_defaults=True
 ).items()
 _TINY_OVERRIDES = {
     "detection": ("task_options.max_boxes=1",),
