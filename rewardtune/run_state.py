@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from learner.checkpoint import Checkpoint, prune, save_checkpoint
+from learner.checkpoint import Checkpoint, CheckpointError, prune, save_checkpoint
 from learner.learner import Learner
 from policies.policy_file import save_policy
 from policies.weights import unpack_tensor
@@ -79,8 +79,21 @@ def restore_run(run: RunDirectory, loop: Loop) -> None:
 
 
 def restore_learner(checkpoint: Checkpoint, learner: Learner) -> None:
-    """Weights, optimizer and ledger: all that a rank that does not publish needs."""
+    """Weights, optimizer and ledger: all that a rank that does not publish needs.
+
+    Raises:
+        CheckpointError: the weights are of another network, by a version of this package that
+            built one from the same config.
+    """
     files = checkpoint.files
+    kept = {(name, tensor.shape) for name, tensor in files["weights"].items()}
+    odd = kept ^ {(name, tensor.shape) for name, tensor in learner.weights().items()}
+    if odd:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path} holds the weights of another network, which differ in "
+            f"{', '.join(sorted({name for name, _ in odd})[:3])}: go on with the version of "
+            "rewardtune that wrote it, or start a run of its own (operations.directory)"
+        )
     learner.restore(files["weights"], files["optimizer"], checkpoint.state["ledger"])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.checkpoint import CheckpointError
+from learner.checkpoint import CheckpointError, latest_checkpoint, save_checkpoint
 from learner.learner import Learner
 from learner.term import claim_term
 from records import Score, ScoredGroup
@@ -192,6 +192,20 @@ def test_operations_may_change_on_resume(data: Path, pretrained: Path, tmp_path:
         update={"operations": changed.operations.model_copy(update={"directory": tmp_path})}
     )
     assert tune(moved, SILENT).is_finished
+
+
+def test_weights_of_another_network_are_refused(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(_PulledPlug):
+        tune(tiny_tune(data, pretrained, tmp_path), _Recorder(dies_at=3))
+    root = tmp_path / "checkpoints"
+    found = latest_checkpoint(root, on_damaged=pytest.fail)
+    assert found is not None
+    del found.files["weights"]["decoder.norm.scale"]
+    save_checkpoint(root, found.step, found.files, found.state)
+    with pytest.raises(CheckpointError, match=r"another network, .* in decoder\.norm\.scale: go"):
+        tune(tiny_tune(data, pretrained, tmp_path), SILENT)
 
 
 def test_data_that_changed_since_the_run_began_are_refused(
