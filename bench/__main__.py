@@ -19,6 +19,7 @@ from rich.table import Table
 from bench import (
     hugging_face,
     learner,
+    log_probs,
     machinery,
     queue,
     reward_cider,
@@ -38,6 +39,7 @@ GROUPS: dict[str, Callable[..., Iterator[Figure]]] = {
     "reward.panoptic": reward_panoptic.panoptic,
     "queue": queue.queues,
     "learner.demo": learner.demo,
+    "learner.log_probs": log_probs.demo,
     "sampler.demo": sampler.demo,
     "sampler.vit_b": sampler.vit_b,
     "sampler.vit_b_448": sampler.vit_b_448,

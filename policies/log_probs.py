@@ -14,7 +14,7 @@ from policies.draw import tempered
 from policies.policy import TokenLogProbs, TokenQueries
 
 _CACHED_LOGITS = 1 << 17
-"""So many at a time stay in a core's cache from the first step of the arithmetic to the last."""
+"""So many for each thread stay in its cache from the first step of the arithmetic to the last."""
 
 
 def log_probs_of(
@@ -74,7 +74,7 @@ def _log_softmax(logits_NTV: Tensor, temperature: float) -> Tensor:
     if temperature == 1.0 or logits_NTV.device.type != "cpu":
         return tempered(logits_NTV, temperature).log_softmax(dim=-1)
     log_prob_NTV = torch.empty_like(logits_NTV)
-    num_cached = max(1, _CACHED_LOGITS // logits_NTV[0].numel())
+    num_cached = max(1, _CACHED_LOGITS * torch.get_num_threads() // logits_NTV[0].numel())
     for logits, log_prob in zip(
         logits_NTV.split(num_cached), log_prob_NTV.split(num_cached), strict=True
     ):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from policies import log_probs
+from policies import log_probs as module
 from policies.log_probs import log_probs_of
 from policies.policy import TokenLogProbs, TokenQueries
 
@@ -15,7 +17,7 @@ QUERIES = TokenQueries(torch.tensor([1, 4, 6, 4]), torch.tensor([2, 0, 10, 2]))
 
 
 def by_definition(
-    logits_NTV: Tensor, tokens_GST: Tensor, queries: TokenQueries | None, temperature: float
+    logits_NTV: Tensor, tokens_GST: Tensor, *, queries: TokenQueries | None, temperature: float
 ) -> TokenLogProbs:
     log_probs_NTV = (logits_NTV / temperature).log_softmax(dim=-1)
     drawn = log_probs_NTV.gather(-1, tokens_GST.flatten(0, 1)[..., None])
@@ -25,6 +27,25 @@ def by_definition(
         queried = at_1_NTV[:, queries.positions_P][..., queries.token_ids_K]
         queried_GSPK = queried.unflatten(0, tokens_GST.shape[:2])
     return TokenLogProbs(drawn.view(tokens_GST.shape), queried_GSPK)
+
+
+def with_gradient(
+    function: Callable[..., TokenLogProbs],
+    logits_NTV: Tensor,
+    tokens_GST: Tensor,
+    queries: TokenQueries | None,
+    temperature: float,
+) -> tuple[TokenLogProbs, Tensor | None]:
+    """The gradient of a sum in which every log-prob has a weight of its own."""
+    leaf = logits_NTV.clone().requires_grad_()
+    found = function(leaf, tokens_GST, queries=queries, temperature=temperature)
+    total = leaf.new_zeros(())
+    for log_probs in (found.drawn_GST, found.queried_GSPK):
+        if log_probs is not None:
+            weight = torch.arange(log_probs.numel(), dtype=leaf.dtype) - 20
+            total = total + (log_probs.flatten() * weight).sum()
+    total.backward()
+    return found, leaf.grad
 
 
 @pytest.mark.parametrize("queries", [None, QUERIES], ids=["drawn", "asked"])
@@ -37,28 +58,17 @@ def test_log_probs_and_their_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In parts of one sequence, of several with a rest, and all at once."""
-    monkeypatch.setattr(log_probs, "_CACHED_LOGITS", at_a_time)
+    monkeypatch.setattr(module, "_CACHED_LOGITS", at_a_time)
     generator = torch.Generator().manual_seed(0)
     logits_NTV = 30 * torch.randn(6, 7, 11, generator=generator, dtype=torch.float64)
     tokens_GST = torch.randint(11, (2, 3, 7), generator=generator)
-    gradients = []
-    for function in (log_probs_of, by_definition):
-        leaf = logits_NTV.clone().requires_grad_()
-        if function is log_probs_of:
-            found = log_probs_of(leaf, tokens_GST, queries=queries, temperature=temperature)
-            drawn, queried = found.drawn_GST, found.queried_GSPK
-        else:
-            found = by_definition(leaf, tokens_GST, queries, temperature)
-            torch.testing.assert_close(drawn, found.drawn_GST)
-            if queries is not None:
-                torch.testing.assert_close(queried, found.queried_GSPK)
-        total = (found.drawn_GST * torch.arange(42).view(2, 3, 7)).sum()
-        if found.queried_GSPK is not None:
-            weight = torch.arange(found.queried_GSPK.numel()) - 20
-            total = total + (found.queried_GSPK * weight.view_as(found.queried_GSPK)).sum()
-        total.backward()
-        gradients.append(leaf.grad)
-    torch.testing.assert_close(gradients[0], gradients[1])
+    found, gradient = with_gradient(log_probs_of, logits_NTV, tokens_GST, queries, temperature)
+    expected, by_library = with_gradient(
+        by_definition, logits_NTV, tokens_GST, queries, temperature
+    )
+    torch.testing.assert_close(found.drawn_GST, expected.drawn_GST)
+    torch.testing.assert_close(found.queried_GSPK, expected.queried_GSPK)
+    torch.testing.assert_close(gradient, by_library)
 
 
 def test_only_what_is_asked_for_has_a_gradient() -> None:
