@@ -64,14 +64,14 @@ def log_probs_figure(
 
 
 def by_torch(
-    logits_NTV: Tensor, tokens_GST: Tensor, *, queries: TokenQueries, temperature: float
+    logits_NTV: Tensor, tokens_GST: Tensor, *, queries: TokenQueries | None, temperature: float
 ) -> TokenLogProbs:
     """The definition, with a gradient by autograd."""
     tokens_NT1 = tokens_GST.flatten(0, 1)[..., None]
     drawn_NT1 = (logits_NTV / temperature).log_softmax(dim=-1).gather(-1, tokens_NT1)
-    at_NPV = logits_NTV[:, queries.positions_P]
-    queried_NPK = at_NPV[..., queries.token_ids_K] - at_NPV.logsumexp(dim=-1, keepdim=True)
-    return TokenLogProbs(
-        drawn_GST=drawn_NT1.view(tokens_GST.shape),
-        queried_GSPK=queried_NPK.unflatten(0, tokens_GST.shape[:2]),
-    )
+    queried_GSPK = None
+    if queries is not None:
+        at_NPV = logits_NTV[:, queries.positions_P]
+        queried_NPK = at_NPV[..., queries.token_ids_K] - at_NPV.logsumexp(dim=-1, keepdim=True)
+        queried_GSPK = queried_NPK.unflatten(0, tokens_GST.shape[:2])
+    return TokenLogProbs(drawn_GST=drawn_NT1.view(tokens_GST.shape), queried_GSPK=queried_GSPK)

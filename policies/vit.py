@@ -40,7 +40,7 @@ class EncoderDecoderConfig(BaseModel):
     the padding, they see 0. None: they see the token itself."""
 
     @model_validator(mode="after")
-    def _sizes_divide(self) -> EncoderDecoderConfig:
+    def _sizes_fit(self) -> EncoderDecoderConfig:
         if self.input_size % self.patch_size:
             raise ValueError(
                 f"input_size {self.input_size} is no multiple of patch_size {self.patch_size}"

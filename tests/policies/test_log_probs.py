@@ -8,25 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.log_probs import by_torch
 from policies import log_probs as module
 from policies.log_probs import log_probs_of
 from policies.policy import TokenLogProbs, TokenQueries
 
 QUERIES = TokenQueries(torch.tensor([1, 4, 6, 4]), torch.tensor([2, 0, 10, 2]))
 """A position and a token are asked for twice."""
-
-
-def by_definition(
-    logits_NTV: Tensor, tokens_GST: Tensor, *, queries: TokenQueries | None, temperature: float
-) -> TokenLogProbs:
-    log_probs_NTV = (logits_NTV / temperature).log_softmax(dim=-1)
-    drawn = log_probs_NTV.gather(-1, tokens_GST.flatten(0, 1)[..., None])
-    queried_GSPK = None
-    if queries is not None:
-        at_1_NTV = logits_NTV.log_softmax(dim=-1)
-        queried = at_1_NTV[:, queries.positions_P][..., queries.token_ids_K]
-        queried_GSPK = queried.unflatten(0, tokens_GST.shape[:2])
-    return TokenLogProbs(drawn.view(tokens_GST.shape), queried_GSPK)
 
 
 def with_gradient(
@@ -63,9 +51,7 @@ def test_log_probs_and_their_gradient(
     logits_NTV = 30 * torch.randn(6, 7, 11, generator=generator, dtype=torch.float64)
     tokens_GST = torch.randint(11, (2, 3, 7), generator=generator)
     found, gradient = with_gradient(log_probs_of, logits_NTV, tokens_GST, queries, temperature)
-    expected, by_library = with_gradient(
-        by_definition, logits_NTV, tokens_GST, queries, temperature
-    )
+    expected, by_library = with_gradient(by_torch, logits_NTV, tokens_GST, queries, temperature)
     torch.testing.assert_close(found.drawn_GST, expected.drawn_GST)
     torch.testing.assert_close(found.queried_GSPK, expected.queried_GSPK)
     torch.testing.assert_close(gradient, by_library)
