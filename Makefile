@@ -20,7 +20,7 @@ help:
 	@echo "make demo-panoptic, demo-colorization, demo-captioning   the same of the other tasks"
 	@echo "make test    run every test"
 	@echo "make check   lint, format, types, import contracts, generated code"
-	@echo "make bench   measure speed; writes bench/results.jsonl"
+	@echo "make bench   measure speed; writes evidence/bench/results.jsonl"
 	@echo "make crash-equivalence   one run six ways, with processes killed: the same weights each time"
 	@echo "                         (RUN='--task captioning', '--task panoptic', '--policy hugging-face')"
 	@echo "make check-dashboards    every panel of the dashboards has data from a live run"
@@ -67,10 +67,10 @@ bench: .venv/.peers
 	@touch $@
 
 crash-equivalence: install
-	@$(BIN)/python -m bench.crash_equivalence $(RUN)
+	@$(BIN)/python -m tests.faults.crash_equivalence $(RUN)
 
 check-dashboards: install
-	@$(BIN)/python -m bench.dashboards
+	@$(BIN)/python -m tests.deploy.live_dashboards
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

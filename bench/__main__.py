@@ -16,22 +16,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import (
-    hugging_face,
-    learner,
-    log_probs,
-    machinery,
-    queue,
-    reward_cider,
-    reward_colour,
-    reward_detection,
-    reward_panoptic,
-    sampler,
-    weights,
-)
-from bench.figure import Figure, machine, write
+from bench import machinery, queue, weights
+from bench.figure import EVIDENCE, Figure, machine, write
+from bench.networks import hugging_face, learner, log_probs, sampler
+from bench.rewards import cider as reward_cider
+from bench.rewards import colour as reward_colour
+from bench.rewards import detection as reward_detection
+from bench.rewards import panoptic as reward_panoptic
 
-RESULTS = Path(__file__).with_name("results.jsonl")
+RESULTS = EVIDENCE / "bench" / "results.jsonl"
 GROUPS: dict[str, Callable[..., Iterator[Figure]]] = {
     "reward.cider": reward_cider.cider,
     "reward.colour": reward_colour.colour,

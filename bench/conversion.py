@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.figure import machine
+from bench.figure import EVIDENCE, machine
 
-OUTPUT = Path(__file__).with_suffix(".jsonl")
+OUTPUT = EVIDENCE / "bench" / "conversion.jsonl"
 NUM_PICTURES = 1000
 PER_IMAGE = 60
 SIDE = 48
@@ -31,7 +31,7 @@ SIDE = 48
 CONVERT = """
 import sys
 from pathlib import Path
-from tasks.coco import convert_coco
+from rewardtune.datasets.coco.convert import convert_coco
 
 folder = Path(sys.argv[1])
 report = convert_coco(

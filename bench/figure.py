@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rewardtune.machine import machine
+from rewardtune.run.machine import machine
 
-__all__ = ["Figure", "figure", "machine"]
+__all__ = ["EVIDENCE", "Figure", "figure", "machine"]
+
+EVIDENCE = Path(__file__).resolve().parents[1] / "evidence"
+"""Where records lie; its index says which command wrote which."""
 
 
 @dataclass(frozen=True, slots=True)

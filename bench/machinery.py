@@ -23,18 +23,18 @@ from bench.figure import Figure, figure
 from bench.no_work import NoWorkPolicy
 from bench.small_run import small_start, small_tune, without_holdout
 from learner.source import QueueSource
-from records import Published
 from reward_workers.config import RewardWorkerConfig
-from reward_workers.digest import ScorerSettings
-from reward_workers.spec import make_spec
+from reward_workers.scoring.digest import ScorerSettings
+from reward_workers.scoring.spec import make_spec
 from reward_workers.worker import RewardWorker
-from rewardtune.assembly import Parts, assemble, build_sampler
-from rewardtune.draw_table import DrawTable
-from rewardtune.tuning import TuningLoop
+from rewardtune.cluster.driver.draw_table import DrawTable
+from rewardtune.records import Published
+from rewardtune.run.assembly import Parts, assemble, build_sampler
+from rewardtune.run.tuning import TuningLoop
+from rewardtune.transport.queue.job_queue import Term
+from rewardtune.transport.queue.memory_queue import MemoryJobQueue
+from rewardtune.transport.weights.weight_store import MemoryWeightStore
 from sampler.service import SamplerService
-from transport.job_queue import Term
-from transport.memory_queue import MemoryJobQueue
-from transport.weight_store import MemoryWeightStore
 
 LIMIT_SECONDS = 1e-3
 """Of a group: what it may cost at most, the floor of the figure."""

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from policies.draw import Decoding
-from policies.policy import Samples, TokenLogProbs, TokenQueries
-from records import Group, Score, TokenTargets, View
-from tasks.detection.task import DetectionTask
-from tasks.example import Example
+from rewardtune.datasets.example import Example
+from rewardtune.policies.draw import Decoding
+from rewardtune.policies.policy import Samples, TokenLogProbs, TokenQueries
+from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.tasks.detection.task import DetectionTask
 
 
 class NoWorkTask(DetectionTask):

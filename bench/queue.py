@@ -22,10 +22,10 @@ import redis
 from bench.figure import Figure, figure
 from bench.queue_worker import PEER_GROUP, PEER_RESULTS, PEER_WORK, RUN, score
 from bench.timing import interleaved, timed
-from tests.transport.redis_server import RedisServer, redis_binaries, running
-from transport.job_queue import JobQueue, Term
-from transport.memory_queue import MemoryJobQueue
-from transport.redis_queue import RedisJobQueue
+from rewardtune.transport.queue.job_queue import JobQueue, Term
+from rewardtune.transport.queue.memory_queue import MemoryJobQueue
+from rewardtune.transport.queue.redis_queue import RedisJobQueue
+from tests.rewardtune.transport.redis_server import RedisServer, redis_binaries, running
 
 PEER = "a bare loop of XADD, XREADGROUP and XACK with redis-py"
 BODY = bytes(range(256)) * 16

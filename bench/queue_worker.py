@@ -11,8 +11,8 @@ from typing import Any
 
 import redis
 
-from transport.job_queue import JobQueue
-from transport.redis_queue import RedisJobQueue
+from rewardtune.transport.queue.job_queue import JobQueue
+from rewardtune.transport.queue.redis_queue import RedisJobQueue
 
 RUN = "bench"
 PEER_WORK, PEER_RESULTS, PEER_GROUP = "work", "results", "workers"

@@ -4,8 +4,8 @@ The demo's config on its scenes, a few steps each: through Ray as it is (a sampl
 two reward workers, each on one thread), and in one process on one thread and on two. The clock
 runs from the end of the first step on: starting Ray and its services is left out, and so are
 evaluations, which a cluster has beside the steps and one process between them. Ways take turns,
-and the median of each counts. A line goes to bench/ray_ratio.jsonl; the exit code is 1 if Ray
-takes longer than the limit says.
+and the median of each counts. A line goes to evidence/bench/ray_ratio.jsonl; the exit code is 1 if
+Ray takes longer than the limit says.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.figure import EVIDENCE
 from bench.small_run import StepLog, one_ray, surroundings, without_holdout
-from rewardtune.config import RunConfig
-from rewardtune.config_file import load_config
-from rewardtune.launch import tune_on_ray
-from rewardtune.local import RunResult, tune
-from rewardtune.run_log import RunLog
-from tasks.digit_files import write_digits
+from rewardtune.cluster.launch import tune_on_ray
+from rewardtune.config.config_file import load_config
+from rewardtune.config.run_config import RunConfig
+from rewardtune.datasets.digits.files import write_digits
+from rewardtune.run.local import RunResult, tune
+from rewardtune.run.log import RunLog
 
-OUTPUT = Path(__file__).with_suffix(".jsonl")
+OUTPUT = EVIDENCE / "bench" / "ray_ratio.jsonl"
 CONFIG = Path("configs/digits_detection_map.toml")
 NUM_STEPS = 20
 MAX_RATIO = 1.3

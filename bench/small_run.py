@@ -14,18 +14,18 @@ from typing import Any
 import ray
 
 from bench.figure import machine
-from policies.network import NetworkPolicy
-from policies.policy_file import load_policy
-from rewardtune.config import RunConfig
-from rewardtune.config_file import parse_config
-from rewardtune.driver import Driver
-from rewardtune.launch import tune_on_ray
-from rewardtune.local import pretrain
-from rewardtune.run_log import CombinedLog, RunLog
-from tasks.digit_files import write_digits
-from tasks.digits import SceneStyle
-from transport.connect import connect_queue
-from transport.job_queue import JobQueue
+from rewardtune.cluster.driver.driver import Driver
+from rewardtune.cluster.launch import tune_on_ray
+from rewardtune.config.config_file import parse_config
+from rewardtune.config.run_config import RunConfig
+from rewardtune.datasets.digits.files import write_digits
+from rewardtune.datasets.digits.scenes import SceneStyle
+from rewardtune.policies.network import NetworkPolicy
+from rewardtune.policies.policy_file import load_policy
+from rewardtune.run.local import pretrain
+from rewardtune.run.log import CombinedLog, RunLog
+from rewardtune.transport.queue.connect import connect_queue
+from rewardtune.transport.queue.job_queue import JobQueue
 
 SILENT = CombinedLog([])
 _ROOT = Path(__file__).resolve().parent.parent

@@ -29,11 +29,11 @@ import ray
 
 from bench.figure import Figure, figure
 from bench.timing import interleaved, timed
-from policies.weights import load_weights, pack_weights, packed_bytes
-from records import Published, WeightBuffer
-from transport.file_weights import FileWeightStore
-from transport.ray_weights import join_ray_weights, start_ray_weights
-from transport.weight_store import WeightStore
+from rewardtune.policies.weights import load_weights, pack_weights, packed_bytes
+from rewardtune.records import Published, WeightBuffer
+from rewardtune.transport.weights.file_weights import FileWeightStore
+from rewardtune.transport.weights.ray_weights import join_ray_weights, start_ray_weights
+from rewardtune.transport.weights.weight_store import WeightStore
 
 SIZES_GB = (0.1, 0.5, 1.5)
 NAMESPACE = "bench"

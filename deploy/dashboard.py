@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.promql import problems
-from transport.metric_table import METRICS, TARGET_LABELS
+from rewardtune.transport.telemetry.metric_table import METRICS, TARGET_LABELS
 
 OLDEST_SCHEMA = 39
 """Of Grafana 11; older dashboards are migrated when they are opened."""

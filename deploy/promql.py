@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from transport.metric_table import METRICS, TARGET_LABELS, Metric
+from rewardtune.transport.telemetry.metric_table import METRICS, TARGET_LABELS, Metric
 
 _TOKEN = re.compile(
     r"""

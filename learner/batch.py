@@ -15,9 +15,9 @@ from torch import Tensor
 
 from learner.advantage import advantages, discounted_returns
 from learner.config import Estimator
-from policies.policy import TokenQueries
-from records import ScoredGroup, TokenTargets
-from tasks.task import AlternativesTask, Task
+from rewardtune.policies.policy import TokenQueries
+from rewardtune.records import ScoredGroup, TokenTargets
+from rewardtune.tasks.task import AlternativesTask, Task
 
 
 @dataclass(frozen=True, slots=True)

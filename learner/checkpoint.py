@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from layers.weight_file import sync
+from rewardtune.layers.weight_file import sync
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"

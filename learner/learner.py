@@ -29,9 +29,9 @@ from learner.loss import (
 from learner.optimizer import Optimizer
 from learner.ranks import LocalShards, ShardExchange
 from learner.schedule import multiplier
-from policies.policy import Policy, TokenQueries
-from records import ScoredGroup
-from tasks.task import AlternativesTask, Task
+from rewardtune.policies.policy import Policy, TokenQueries
+from rewardtune.records import ScoredGroup
+from rewardtune.tasks.task import AlternativesTask, Task
 
 
 @dataclass(frozen=True, slots=True)

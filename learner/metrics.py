@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from transport.telemetry import Meter
+from rewardtune.transport.telemetry.meter import Meter
 
 _GAUGES = {
     "staleness": "staleness",

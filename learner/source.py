@@ -15,9 +15,13 @@ from typing import Protocol
 import numpy as np
 
 from learner.ranks import ShardExchange
-from records import Score, ScoredGroup
-from transport.job_queue import JobQueue, QueueUnavailable, Result, Term
-from transport.wire import group_from_bytes, scored_group_from_bytes, scored_group_to_bytes
+from rewardtune.records import Score, ScoredGroup
+from rewardtune.transport.queue.job_queue import JobQueue, QueueUnavailable, Result, Term
+from rewardtune.transport.wire import (
+    group_from_bytes,
+    scored_group_from_bytes,
+    scored_group_to_bytes,
+)
 
 _BELL_SECONDS = 1.0
 """Longest wait for the bell: a lost one costs this much and no more."""

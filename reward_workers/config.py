@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
-from transport.job_queue import QueueLimits
+from rewardtune.transport.queue.job_queue import QueueLimits
 
 
 class RewardWorkerConfig(BaseModel):

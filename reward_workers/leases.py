@@ -9,8 +9,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from reward_workers.metrics import ERRORS, GROUPS, SCORE_SECONDS, Metrics
-from transport.job_queue import FailOutcome, Failure, Job, JobQueue
-from transport.term import StaleTerm
+from rewardtune.transport.queue.job_queue import FailOutcome, Failure, Job, JobQueue
+from rewardtune.transport.term import StaleTerm
 
 _LOG = logging.getLogger("rewardtune.reward_worker")
 _STALE = "stale"

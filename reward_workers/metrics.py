@@ -1,6 +1,7 @@
 """What a reward worker reports.
 
-The names that it uses; ``transport.telemetry`` declares them with their help and label values.
+The names that it uses; ``rewardtune.transport.telemetry.meter`` declares them with their help and
+label values.
 """
 
 from __future__ import annotations

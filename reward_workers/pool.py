@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from reward_workers.child import ChildDied, ChildState, ScorerChild
 from reward_workers.metrics import RESTARTS, SCORERS, Metrics
 from reward_workers.scorer_wire import Failed, Reply, Scored, Start, Started, Unfit
-from transport.job_queue import Failure, FailureKind, Job
-from transport.wire import group_from_bytes
+from rewardtune.transport.queue.job_queue import Failure, FailureKind, Job
+from rewardtune.transport.wire import group_from_bytes
 
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 30.0

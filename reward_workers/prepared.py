@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reward_workers.contents import found_contents
-from reward_workers.digest import reward_digest
-from reward_workers.reward import Reward, RewardFailed, load_reward
-from reward_workers.score import BadScore, score_group
 from reward_workers.scorer_wire import Failed, Reply, Scored, Start, Started, Unfit, one_line
-from reward_workers.spec import ScoringSpec
-from tasks.example import Category, Dataset, Example
-from tasks.shard_manifest import DatasetError
-from tasks.shards import open_dataset
-from tasks.task import Task, load_task
-from transport.reward_service import RewardRefused
-from transport.wire import group_from_bytes, scored_group_to_bytes
+from reward_workers.scoring.contents import found_contents
+from reward_workers.scoring.digest import reward_digest
+from reward_workers.scoring.reward import Reward, RewardFailed, load_reward
+from reward_workers.scoring.score import BadScore, score_group
+from reward_workers.scoring.spec import ScoringSpec
+from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.shards.dataset import open_dataset
+from rewardtune.datasets.shards.manifest import DatasetError
+from rewardtune.tasks.task import Task, load_task
+from rewardtune.transport.reward_service.messages import RewardRefused
+from rewardtune.transport.wire import group_from_bytes, scored_group_to_bytes
 
 _PATIENCE = 0.8
 """Of the deadline of a group, with servers: what is left is for saying that they did not answer."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from protos.v1 import scorer_pb2 as pb
-from transport.wire import MAX_MESSAGE_BYTES
+from rewardtune.transport.wire import MAX_MESSAGE_BYTES
 
 MAX_TEXT_BYTES = 16 * 1024
 """Of a traceback; of a longer one the end counts."""

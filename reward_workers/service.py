@@ -17,10 +17,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from reward_workers.config import RewardWorkerConfig
 from reward_workers.worker import RewardWorker, WorkerState
-from transport.connect import connect_queue
-from transport.exposition import Exposition, port_range
-from transport.metric_table import Role
-from transport.telemetry import Telemetry
+from rewardtune.transport.queue.connect import connect_queue
+from rewardtune.transport.telemetry.exposition import Exposition, port_range
+from rewardtune.transport.telemetry.meter import Telemetry
+from rewardtune.transport.telemetry.metric_table import Role
 
 LOOPBACK = "127.0.0.1"
 
@@ -39,7 +39,7 @@ def serve(
     """Work until SIGTERM or SIGINT, and drain then; to be called by the main thread.
 
     Args:
-        queue_url: as ``transport.connect`` reads it.
+        queue_url: as ``rewardtune.transport.queue.connect`` reads it.
         data_path: folder of the run's training data.
         artefacts_path: folder in which files that the run's options name are looked for first.
         metrics_port: serve Prometheus here, and /healthz; 0: any that is free.

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from records import Score
-from reward_workers.contents import found_contents
-from reward_workers.digest import ScorerSettings, reward_digest
-from reward_workers.reward import Reward, load_reward
-from reward_workers.reward_config import RewardConfig, RewardPart
-from tasks.shards import ShardDataset
-from tasks.task import Task, load_task
-from transport.reward_service import Description, Question, RewardRefused
+from reward_workers.scoring.config import RewardConfig, RewardPart
+from reward_workers.scoring.contents import found_contents
+from reward_workers.scoring.digest import ScorerSettings, reward_digest
+from reward_workers.scoring.reward import Reward, load_reward
+from rewardtune.datasets.shards.dataset import ShardDataset
+from rewardtune.records import Score
+from rewardtune.tasks.task import Task, load_task
+from rewardtune.transport.reward_service.messages import Description, Question, RewardRefused
 
 _NAME = "served"
 
 
 class ServedReward:
-    """Implements ``transport.reward_service_server.Rewards`` for a function or class.
+    """Implements ``rewardtune.transport.reward_service.server.Rewards`` for a function or class.
 
     It decodes tokens and opens examples as a reward worker does, so a function is given the same
     in either place.

@@ -16,14 +16,20 @@ from enum import StrEnum
 from pathlib import Path
 
 from reward_workers.config import RewardWorkerConfig
-from reward_workers.digest import ScorerSettings
 from reward_workers.leases import Leases
 from reward_workers.metrics import CORE_SECONDS, HUMAN_WAITING, SCORE_SECONDS, STATE, Metrics
 from reward_workers.pool import Done, Event, Fit, Refused, ScorerPool, Untouched
 from reward_workers.scorer_wire import Scored, Start, Started
-from reward_workers.spec import ScoringSpec
-from transport.job_queue import JobQueue, QueueRefused, QueueUnavailable, Term, WorkerRecord
-from transport.telemetry import NoTelemetry
+from reward_workers.scoring.digest import ScorerSettings
+from reward_workers.scoring.spec import ScoringSpec
+from rewardtune.transport.queue.job_queue import (
+    JobQueue,
+    QueueRefused,
+    QueueUnavailable,
+    Term,
+    WorkerRecord,
+)
+from rewardtune.transport.telemetry.meter import NoTelemetry
 
 DRAINED = 0
 """Exit code: it was asked to stop, and did."""

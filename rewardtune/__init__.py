@@ -11,22 +11,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rewardtune.own_packages import check_packages
+
 # Modules of the user's that a job brings. Here, as every process of a run passes here; at the end
 # of the path, so that none of them shadows one of ours.
 if (_code := os.environ.get("REWARDTUNE_CODE")) and str(Path(_code).absolute()) not in sys.path:
     sys.path.append(str(Path(_code).absolute()))
 
+check_packages()
+
 _HOMES = {
-    "RunConfig": "rewardtune.config",
-    "evaluate": "rewardtune.evaluation",
-    "load_config": "rewardtune.config_file",
-    "load_policy": "policies.policy_file",
-    "load_task": "tasks.task",
-    "open_dataset": "tasks.shards",
-    "open_run_log": "rewardtune.run_log",
-    "pretrain": "rewardtune.local",
-    "score": "rewardtune.scoring",
-    "tune": "rewardtune.local",
+    "RunConfig": "rewardtune.config.run_config",
+    "evaluate": "rewardtune.evaluation.evaluate",
+    "load_config": "rewardtune.config.config_file",
+    "load_policy": "rewardtune.policies.policy_file",
+    "load_task": "rewardtune.tasks.task",
+    "open_dataset": "rewardtune.datasets.shards.dataset",
+    "open_run_log": "rewardtune.run.log",
+    "pretrain": "rewardtune.run.local",
+    "score": "rewardtune.evaluation.results_files",
+    "tune": "rewardtune.run.local",
 }
 _NAMES = {"evaluate": "evaluate_policy"}
 

@@ -1,6 +1,6 @@
 """``python -m rewardtune``, the same as ``rewardtune``."""
 
-from rewardtune.cli import app
+from rewardtune.cli.app import app
 
 if __name__ == "__main__":
     app(prog_name="rewardtune")

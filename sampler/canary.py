@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from policies.canary import canary_error, canary_tolerance
-from policies.policy import Policy
-from records import WeightManifest
-from transport.weight_store import DamagedWeights
+from rewardtune.policies.canary import canary_error, canary_tolerance
+from rewardtune.policies.policy import Policy
+from rewardtune.records import WeightManifest
+from rewardtune.transport.weights.weight_store import DamagedWeights
 
 
 def check_canary(policy: Policy, manifest: WeightManifest, images_GHWC: Tensor) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from records import Published
-from transport.telemetry import Meter
+from rewardtune.records import Published
+from rewardtune.transport.telemetry.meter import Meter
 
 
 @dataclass(frozen=True, slots=True)

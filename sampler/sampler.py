@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
-from policies.draw import Decoding, uniforms
-from policies.policy import Policy, Samples
-from policies.weights import load_weights
-from records import Group, PackedWeights, Published, WeightManifest
+from rewardtune.datasets.example import Dataset
+from rewardtune.datasets.order import DataOrder, OrderEntry
+from rewardtune.policies.draw import Decoding, uniforms
+from rewardtune.policies.policy import Policy, Samples
+from rewardtune.policies.weights import load_weights
+from rewardtune.records import Group, PackedWeights, Published, WeightManifest
+from rewardtune.tasks.batch import images_in_view
+from rewardtune.tasks.task import Task
 from sampler.canary import check_canary
-from tasks.batch import images_in_view
-from tasks.example import Dataset
-from tasks.order import DataOrder, OrderEntry
-from tasks.task import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from records import Published
+from rewardtune.records import Published
+from rewardtune.transport.queue.job_queue import JobQueue
+from rewardtune.transport.telemetry.meter import Meter, NoTelemetry
+from rewardtune.transport.weights.weight_store import WeightStore
+from rewardtune.transport.wire import group_to_bytes
 from sampler.metrics import DrawReport, report_draw
 from sampler.sampler import Sampler
-from transport.job_queue import JobQueue
-from transport.telemetry import Meter, NoTelemetry
-from transport.weight_store import WeightStore
-from transport.wire import group_to_bytes
 
 
 class SamplerService:

@@ -67,7 +67,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of nothing but what the page begins with; its code, configs, data, and likelihood."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / ".venv").symlink_to(sys.prefix)
-    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
+    (folder / "pretrained").symlink_to(ROOT / "pretrained")
     for name, content in printed("python").items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)

@@ -20,19 +20,19 @@ PACKAGES: list[str] = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["p
 
 # Run beside the base dependencies alone, these must import: a reward worker is made of them.
 BASE = [
-    "records",
+    "rewardtune.records",
     "protos.v1.group_pb2",
-    "transport.wire",
-    "transport.redis_queue",
-    "tasks.task",
-    "tasks.detection",
+    "rewardtune.transport.wire",
+    "rewardtune.transport.queue.redis_queue",
+    "rewardtune.tasks.task",
+    "rewardtune.tasks.detection",
     "reward_workers.prepared",
     "reward_workers.service",
-    "rewardtune.reward_worker_host",
-    "rewardtune.cli",
-    "rewardtune.scoring",
+    "rewardtune.cluster.hosts.reward_worker",
+    "rewardtune.cli.app",
+    "rewardtune.evaluation.results_files",
     "rewardtune.reward_lab.probes",
-    "reward_workers.reward",
+    "reward_workers.scoring.reward",
 ]
 
 # What only the extras install.
@@ -60,12 +60,12 @@ def test_every_package_comes_from_this_root() -> None:
 
 
 def test_pyproject_lists_every_package_wherever_it_lists_packages() -> None:
-    # bench and tests are run from a clone and never installed.
-    found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"bench", "tests"}
+    # bench and studies are run from a clone and never installed.
+    found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"bench", "studies"}
     tool = PYPROJECT["tool"]
     assert set(PACKAGES) == found
     assert set(tool["importlinter"]["root_packages"]) == found
-    assert set(tool["ruff"]["lint"]["isort"]["known-first-party"]) == found | {"bench"}
+    assert set(tool["ruff"]["lint"]["isort"]["known-first-party"]) == found | {"bench", "studies"}
     assert found <= set(tool["mypy"]["files"])
 
 

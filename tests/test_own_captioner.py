@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from transformers import BertTokenizer, VisionEncoderDecoderModel
 
-from policies.hugging_face import quietly
-from tests.policies.hugging_face_models import PIECES, save_model, tiny_model
+from rewardtune.policies.hugging_face.policy import quietly
+from tests.rewardtune.policies.hugging_face_models import PIECES, save_model, tiny_model
 
 ROOT = Path(__file__).parents[1]
 SECTION = "## Your own captioner"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rewardtune.cli import app
-from rewardtune.config_file import load_config
-from rewardtune.local import pretrain, tune
-from rewardtune.run_log import open_run_log
+from rewardtune.cli.app import app
+from rewardtune.config.config_file import load_config
+from rewardtune.run.local import pretrain, tune
+from rewardtune.run.log import open_run_log
 from tests.rewardtune.tiny_run import SILENT, tiny_config, tiny_tune, write_tiny_digits
 
 ROOT = Path(__file__).parents[1]

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from protos.v1 import group_pb2
 from protos.v1 import reward_pb2 as pb
 from protos.v1 import reward_pb2_grpc as pb_grpc
-from tasks.shards import open_dataset
+from rewardtune.datasets.shards.dataset import open_dataset
 
 DIGEST = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 _STDIN = threading.Lock()

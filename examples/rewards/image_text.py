@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from tasks.example import Example
-from tasks.images import decode_image
+from rewardtune.datasets.example import Example
+from rewardtune.datasets.images import decode_image
 
 
 class ImageTextFit:

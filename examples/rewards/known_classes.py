@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.detection.task import DetectedBox
-from tasks.example import Example
+from rewardtune.datasets.example import Example
+from rewardtune.tasks.detection.task import DetectedBox
 
 
 def names_what_is_there(

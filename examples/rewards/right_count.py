@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.detection.task import DetectedBox
-from tasks.example import Example
+from rewardtune.datasets.example import Example
+from rewardtune.tasks.detection.task import DetectedBox
 
 
 def right_count(

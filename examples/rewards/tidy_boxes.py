@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.detection.task import DetectedBox
-from tasks.example import Example
+from rewardtune.datasets.example import Example
+from rewardtune.tasks.detection.task import DetectedBox
 
 MAX_SHARE = 0.5
 

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from records import Score
+from rewardtune.datasets.example import Dataset, Example
+from rewardtune.records import Score
 from rewardtune.reward_lab.probe import Claim, Kind, Measured
-from tasks.captioning.document_frequencies import END_OF_SENTENCE, DocumentFrequencies
-from tasks.captioning.metric import caption_metrics
-from tasks.captioning.ptb import ptb_words
-from tasks.captioning.reward import CaptionReward
-from tasks.example import Dataset, Example
+from rewardtune.tasks.captioning.cider.document_frequencies import (
+    END_OF_SENTENCE,
+    DocumentFrequencies,
+)
+from rewardtune.tasks.captioning.metric import caption_metrics
+from rewardtune.tasks.captioning.ptb.tokenizer import ptb_words
+from rewardtune.tasks.captioning.reward import CaptionReward
 
 MAX_REPLACED = 0.6
 """Largest share of words that a jittered caption has dropped or replaced."""

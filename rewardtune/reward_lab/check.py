@@ -18,10 +18,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from records import Score
+from rewardtune.datasets.example import Dataset, Example
+from rewardtune.records import Score
 from rewardtune.reward_lab.probe import GROUP_KINDS, Claim, Kind, Probe
 from rewardtune.reward_lab.ranks import spearman
-from tasks.example import Dataset, Example
 
 P = TypeVar("P")
 

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from records import Score
+from rewardtune.datasets.example import Dataset, Example
+from rewardtune.datasets.images import decode_image
+from rewardtune.records import Score
 from rewardtune.reward_lab.probe import Claim, Kind, Measured
-from tasks.colorization.kernel import colour_rewards
-from tasks.colorization.metric import hasler_colourfulness, psnr
-from tasks.example import Dataset, Example
-from tasks.images import decode_image
+from rewardtune.tasks.colorization.kernel import colour_rewards
+from rewardtune.tasks.colorization.metric import hasler_colourfulness, psnr
 
 MAX_SIDE = 512
 """Of the pictures, in pixels: the size that a model of the paper draws."""

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rewardtune.datasets.example import Dataset, Example
 from rewardtune.reward_lab.probe import Claim, Kind
 from rewardtune.reward_lab.tokens import INPUT_SIZE, VIEW, TokenProbe, Tokens
-from tasks.detection.codec import TOKENS_PER_BOX, Boxes, DetectionCodec
-from tasks.detection.target import target_boxes
-from tasks.detection.task import DetectionTask
-from tasks.example import Dataset, Example
+from rewardtune.tasks.detection.codec import TOKENS_PER_BOX, Boxes, DetectionCodec
+from rewardtune.tasks.detection.target import target_boxes
+from rewardtune.tasks.detection.task import DetectionTask
 
 MAX_SHIFT = 0.4
 """Of a box's side: from hardly moved to an overlap of a third."""

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from records import Score
+from rewardtune.datasets.example import Dataset, Example
+from rewardtune.records import Score
 from rewardtune.reward_lab.probe import Claim, Kind, Measured
-from tasks.example import Dataset, Example
-from tasks.panoptic.codec import segment_ids
-from tasks.panoptic.matching import NO_CATEGORY, match_labels
-from tasks.panoptic.quality import VOID, Counts, mean_quality
-from tasks.panoptic.reward import FALSE_POSITIVE_WEIGHT, PanopticTarget, panoptic_reward
+from rewardtune.tasks.panoptic.codec import segment_ids
+from rewardtune.tasks.panoptic.definition import VOID, Counts, mean_quality
+from rewardtune.tasks.panoptic.matching import NO_CATEGORY, match_labels
+from rewardtune.tasks.panoptic.reward import FALSE_POSITIVE_WEIGHT, PanopticTarget, panoptic_reward
 
 MAX_SHIFT = 0.06
 """Of the map's sides, by which jittering moves it."""

@@ -14,8 +14,8 @@ from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from records import Score
-from tasks.example import Example
+from rewardtune.datasets.example import Example
+from rewardtune.records import Score
 
 P = TypeVar("P")
 

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from records import Score
+from rewardtune.datasets.example import Dataset, Example
+from rewardtune.records import Score
 from rewardtune.reward_lab.probe import Claim, Kind, Measured, Probe
-from tasks.example import Dataset, Example
 
 P = TypeVar("P")
 
@@ -26,7 +26,7 @@ def probe_for(
             ``load_task`` finds.
         options: of the reward; of detection and a user's task, all that the task can be told.
         custom: "module:function" of (predictions, example), in place of the task's reward; see
-            ``reward_workers.reward``.
+            ``reward_workers.scoring.reward``.
 
     Raises:
         ValueError: no such task or function, or options it does not know.
@@ -51,8 +51,8 @@ def _probe(task: str, dataset: Dataset, options: Mapping[str, Any]) -> Probe[Any
         return ColorizationProbe(options, dataset)
     from rewardtune.reward_lab.detection import DetectionProbe
     from rewardtune.reward_lab.tokens import TokenProbe
-    from tasks.detection.task import DetectionTask
-    from tasks.task import load_task
+    from rewardtune.tasks.detection.task import DetectionTask
+    from rewardtune.tasks.task import load_task
 
     loaded = load_task(task, options, categories=dataset.categories)
     if isinstance(loaded, DetectionTask):
@@ -64,7 +64,7 @@ class _Custom:
     """Another probe's predictions under a reward of the user's; implements ``probe.Probe``."""
 
     def __init__(self, probe: Probe[P], use: str) -> None:
-        from reward_workers.reward import named_by
+        from reward_workers.scoring.reward import named_by
 
         named = named_by(use)
         self._probe: Probe[Any] = probe

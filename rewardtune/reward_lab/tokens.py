@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from records import Score, View
+from rewardtune.datasets.example import Dataset, Example
+from rewardtune.records import Score, View
 from rewardtune.reward_lab.probe import Claim, Kind, Measured
-from tasks.example import Dataset, Example
-from tasks.task import Task
+from rewardtune.tasks.task import Task
 
 INPUT_SIZE = 512
 """Side of the square that examples are looked at in: the paper's."""

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import full_size
 from bench.__main__ import table
 from bench.figure import Figure, figure, machine, write
-from bench.floor import Product, Read, Stage, drawing, encoding, floor, training
-from bench.learner import step_figure
-from bench.log_probs import log_probs_figure
-from bench.networks import TINY
-from bench.reward_colour import colour_figures, made_pictures
-from bench.reward_detection import detection_figures, made_scenes
-from bench.sampler import sampler_figures
+from bench.full_size import __main__ as full_size
+from bench.networks.floor import Product, Read, Stage, drawing, encoding, floor, training
+from bench.networks.learner import step_figure
+from bench.networks.log_probs import log_probs_figure
+from bench.networks.sampler import sampler_figures
+from bench.networks.sizes import TINY
+from bench.rewards.colour import colour_figures, made_pictures
+from bench.rewards.detection import detection_figures, made_scenes
 from bench.timing import interleaved
-from policies.policy import TokenQueries
+from rewardtune.policies.policy import TokenQueries
 
 FIELDS = ["name", "value", "unit", "peer", "peer_value", "ratio", "floor", "of_floor", "machine"]
 

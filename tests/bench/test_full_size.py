@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import full_size
-from bench.full_size_data import write_data, write_stage_one, write_vocabulary
-from bench.full_size_step import STEPS, made_parts, tiny
-from rewardtune.stage_one_config import load_stage_one_config
-from tasks.captioning.vocabulary import load_vocabulary
-from tasks.shards import open_dataset
-from tasks.uvim.stage_one_file import load_stage_one
-from tests.rewardtune.paper_configs import PAPER
+from bench.full_size import __main__ as full_size
+from bench.full_size.data import write_data, write_stage_one, write_vocabulary
+from bench.full_size.step import STEPS, made_parts, tiny
+from rewardtune.datasets.shards.dataset import open_dataset
+from rewardtune.stage_one.config import load_stage_one_config
+from rewardtune.tasks.captioning.vocabulary import load_vocabulary
+from rewardtune.tasks.uvim.stage_one_file import load_stage_one
+from tests.rewardtune.config.paper_configs import PAPER
 
 PAIRS = [(task, size) for task, sizes in STEPS.items() for size in sizes]
 PHASES = ("publish", "sample", "score", "update")

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 
-from transport.exposition import Exposition, Target, port_range
-from transport.metric_table import METRICS, Kind, Metric, Role
-from transport.telemetry import Telemetry
+from rewardtune.transport.telemetry.exposition import Exposition, Target, port_range
+from rewardtune.transport.telemetry.meter import Telemetry
+from rewardtune.transport.telemetry.metric_table import METRICS, Kind, Metric, Role
 
 RUN = "fleet"
 _OPEN_VALUES = {"component": "total", "metric": "mAP", "version": "0.1.0"}

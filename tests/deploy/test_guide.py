@@ -7,8 +7,8 @@ import re
 import pytest
 import yaml
 
+from rewardtune.transport.telemetry.metric_table import METRICS
 from tests.deploy.manifests import DEPLOY, ROOT, documents
-from transport.metric_table import METRICS
 
 GUIDE = (DEPLOY / "README.md").read_text()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rewardtune.config_file import load_config
+from rewardtune.config.config_file import load_config
 from tests.deploy.manifests import DEPLOY, ROOT, containers, of_kind
 
 DOCKERFILES = sorted((DEPLOY / "images").glob("Dockerfile.*"))

@@ -17,8 +17,8 @@ import yaml
 
 from deploy.promql import problems
 from reward_workers.config import RewardWorkerConfig
-from rewardtune.config_file import load_config
-from rewardtune.reward_worker_command import reward_worker
+from rewardtune.cli.reward_worker import reward_worker
+from rewardtune.config.config_file import load_config
 from tests.deploy.manifests import (
     DEPLOY,
     SCHEMAS,

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from deploy.promql import problems
+from rewardtune.transport.telemetry.metric_table import TARGET_LABELS
 from tests.deploy.manifests import DEPLOY
-from transport.metric_table import TARGET_LABELS
 
 FOLDER = DEPLOY / "monitoring"
 

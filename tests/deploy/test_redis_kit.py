@@ -13,9 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.deploy.manifests import DEPLOY, of_kind
-from tests.transport.redis_server import RedisServer, redis_binaries
-from transport.job_queue import (
+from rewardtune.transport.queue.job_queue import (
     CommitOutcome,
     Failure,
     FailureKind,
@@ -23,7 +21,9 @@ from transport.job_queue import (
     Term,
     WorkerRecord,
 )
-from transport.redis_queue import RedisJobQueue
+from rewardtune.transport.queue.redis_queue import RedisJobQueue
+from tests.deploy.manifests import DEPLOY, of_kind
+from tests.rewardtune.transport.redis_server import RedisServer, redis_binaries
 
 FOLDER = DEPLOY / "redis"
 BINARIES = redis_binaries()

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from records import View
-from reward_workers.digest import ScorerSettings, reward_digest, scoring_sources
-from tasks.example import Category, Example
-from tasks.task import PicturedTask, Task, load_task
+from reward_workers.scoring.digest import ScorerSettings, reward_digest, scoring_sources
+from rewardtune.datasets.example import Category, Example
+from rewardtune.records import View
+from rewardtune.tasks.task import PicturedTask, Task, load_task
 
 # pycocotools decodes masks by a call that numpy 2 will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import pytest
 
-from rewardtune.local import pretrain, tune
+from rewardtune.run.local import pretrain, tune
 from tests.rewardtune.tiny_run import SILENT, tiny_config, tiny_tune, write_tiny_digits
 
 ROOT = Path(__file__).parents[2]

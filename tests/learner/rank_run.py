@@ -23,10 +23,10 @@ from torch import Tensor
 from learner.config import AdafactorConfig, LearnerConfig
 from learner.learner import Learner
 from learner.ranks import LocalShards, MeetingPoint, RankLost, ShardExchange, TorchRanks
-from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from records import Group, Published, Score, ScoredGroup, View
-from tasks.detection.task import DetectionTask
-from tasks.example import Category
+from rewardtune.datasets.example import Category
+from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from rewardtune.records import Group, Published, Score, ScoredGroup, View
+from rewardtune.tasks.detection.task import DetectionTask
 
 BATCH, SAMPLES, BOXES = 8, 3, 2
 NUM_STEPS = 7

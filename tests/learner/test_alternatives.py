@@ -11,11 +11,11 @@ from torch import Tensor
 
 from learner.config import AdamWConfig, LearnerConfig
 from learner.learner import Learner
-from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from records import Group, Published, Score, ScoredGroup, View
-from tasks.detection.codec import Boxes
-from tasks.detection.task import DetectionTask
-from tasks.example import Category
+from rewardtune.datasets.example import Category
+from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from rewardtune.records import Group, Published, Score, ScoredGroup, View
+from rewardtune.tasks.detection.codec import Boxes
+from rewardtune.tasks.detection.task import DetectionTask
 
 GROUPS, SAMPLES, BOXES, CLASSES, TEMPERATURE = 4, 3, 2, 3, 0.7
 OPTIONS = {"max_boxes": BOXES, "confidence_weight": 0.3, "class_rewards": True}

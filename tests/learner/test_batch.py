@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from learner.batch import reinforce_batch
-from records import Group, Published, Score, ScoredGroup, TokenRewards, View
-from tasks.task import Task
+from rewardtune.records import Group, Published, Score, ScoredGroup, TokenRewards, View
+from rewardtune.tasks.task import Task
 
 LENGTH = 6
 STEP_REWARD_SP = np.array([[1.0, 0.5, 0.0], [0.0, 0.0, -0.3]])

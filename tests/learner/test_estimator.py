@@ -15,9 +15,9 @@ from torch import Tensor
 from learner.advantage import advantages, discounted_returns
 from learner.config import Estimator
 from learner.loss import expected_rewards, listed_tokens_loss, live_positions, reinforce_loss
-from policies.draw import Decoding, uniforms
-from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from policies.policy import TokenQueries
+from rewardtune.policies.draw import Decoding, uniforms
+from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from rewardtune.policies.policy import TokenQueries
 
 VOCAB, LENGTH = 3, 3
 CONFIG = EncoderDecoderConfig(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from learner.metrics import report_step
-from transport.telemetry import Telemetry
+from rewardtune.transport.telemetry.meter import Telemetry
 
 RECORD = {
     "step": 7,

@@ -16,10 +16,10 @@ from learner.source import (
     batch_to_bytes,
     scored_group,
 )
-from records import ScoredGroup
+from rewardtune.records import ScoredGroup
+from rewardtune.transport.queue.job_queue import Result
+from rewardtune.transport.wire import group_to_bytes, scored_group_to_bytes
 from tests.learner.rank_run import made_batch
-from transport.job_queue import Result
-from transport.wire import group_to_bytes, scored_group_to_bytes
 
 
 class _Recorded(LocalShards):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits
+from rewardtune.transport.queue.memory_queue import MemoryJobQueue
 from tests.reward_workers.scoring_run import write_tiny_data
-from transport.job_queue import JobQueue, QueueLimits
-from transport.memory_queue import MemoryJobQueue
 
 
 @pytest.fixture

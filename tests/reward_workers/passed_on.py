@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transport.job_queue import (
+from rewardtune.transport.queue.job_queue import (
     CommitOutcome,
     DeadLetter,
     FailOutcome,

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from records import Group, Published, View
 from reward_workers.config import RewardWorkerConfig
-from reward_workers.digest import ScorerSettings
-from reward_workers.reward import load_reward
-from reward_workers.reward_config import RewardConfig
-from reward_workers.spec import ScoringSpec, make_spec
+from reward_workers.scoring.config import RewardConfig
+from reward_workers.scoring.digest import ScorerSettings
+from reward_workers.scoring.reward import load_reward
+from reward_workers.scoring.spec import ScoringSpec, make_spec
 from reward_workers.worker import RewardWorker
-from tasks.example import Category, Example
-from tasks.shard_writer import ShardWriter
-from tasks.shards import open_dataset
-from tasks.task import load_task
-from transport.job_queue import JobQueue, Term
-from transport.wire import group_to_bytes, scored_group_from_bytes
+from rewardtune.datasets.example import Category, Example
+from rewardtune.datasets.shards.dataset import open_dataset
+from rewardtune.datasets.shards.writer import ShardWriter
+from rewardtune.records import Group, Published, View
+from rewardtune.tasks.task import load_task
+from rewardtune.transport.queue.job_queue import JobQueue, Term
+from rewardtune.transport.wire import group_to_bytes, scored_group_from_bytes
 
 USER_FOLDER = Path(__file__).with_name("user_folder")
 CAPACITY = 1000

@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from records import Group, Published, View
-from reward_workers.score import score_group
-from tasks.captioning.document_frequencies import DocumentFrequencies
-from tasks.captioning.ptb import ptb_words
-from tasks.captioning.vocabulary import train_vocabulary, write_vocabulary
-from tasks.shards import ShardDataset, open_dataset
-from tasks.task import Task, load_task
+from reward_workers.scoring.score import score_group
+from rewardtune.datasets.shards.dataset import ShardDataset, open_dataset
+from rewardtune.records import Group, Published, View
+from rewardtune.tasks.captioning.cider.document_frequencies import DocumentFrequencies
+from rewardtune.tasks.captioning.ptb.tokenizer import ptb_words
+from rewardtune.tasks.captioning.vocabulary import train_vocabulary, write_vocabulary
+from rewardtune.tasks.task import Task, load_task
+from rewardtune.transport.queue.redis_queue import RedisJobQueue
+from rewardtune.transport.wire import group_to_bytes
 from tests.reward_workers.scoring_run import eventually, open_term, results, spec_of
 from tests.rewardtune.tiny_run import write_tiny_digits
-from tests.transport.redis_server import redis_binaries, running
-from transport.redis_queue import RedisJobQueue
-from transport.wire import group_to_bytes
+from tests.rewardtune.transport.redis_server import redis_binaries, running
 
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

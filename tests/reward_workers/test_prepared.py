@@ -6,14 +6,14 @@ import pytest
 
 from reward_workers.prepared import Scorer, prepare
 from reward_workers.scorer_wire import Failed, Scored, Start, Unfit
-from reward_workers.spec import ScoringSpec
-from tasks.example import Example
-from tasks.shard_manifest import DatasetError
-from tasks.shards import ShardDataset, open_dataset
-from tasks.task import load_task
+from reward_workers.scoring.spec import ScoringSpec
+from rewardtune.datasets.example import Example
+from rewardtune.datasets.shards.dataset import ShardDataset, open_dataset
+from rewardtune.datasets.shards.manifest import DatasetError
+from rewardtune.tasks.task import load_task
+from rewardtune.transport.wire import scored_group_from_bytes
 from tests.reward_workers.scoring_run import by_token_spec, group_of, write_tiny_data
 from tests.reward_workers.user_folder.by_token import FLOAT32, NAN, RAISE, SHORT
-from transport.wire import scored_group_from_bytes
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_task_that_cannot_be_loaded_is_refused_with_its_own_words(
     data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spec = by_token_spec(data).model_copy(update={"task": "poetry"})
-    assert "task 'poetry' is neither a folder of tasks/ nor a module" in refusal(spec, data)
+    assert "task 'poetry' is neither a folder of rewardtune/tasks/ nor" in refusal(spec, data)
     assert "Traceback" in capfd.readouterr().err
 
 

@@ -20,6 +20,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from reward_workers.config import RewardWorkerConfig
 from reward_workers.service import serve
 from reward_workers.worker import DRAINED
+from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits, QueueUnavailable
+from rewardtune.transport.queue.redis_queue import RedisJobQueue
+from rewardtune.transport.wire import group_to_bytes
 from tests.reward_workers.scoring_run import (
     USER_FOLDER,
     by_token_spec,
@@ -37,10 +40,7 @@ from tests.reward_workers.worker_process import (
     worker_process,
 )
 from tests.rewardtune.tiny_run import write_tiny_digits
-from tests.transport.redis_server import RedisServer, redis_binaries, running
-from transport.job_queue import JobQueue, QueueLimits, QueueUnavailable
-from transport.redis_queue import RedisJobQueue
-from transport.wire import group_to_bytes
+from tests.rewardtune.transport.redis_server import RedisServer, redis_binaries, running
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,18 @@ from typing import Any
 import pytest
 
 from reward_workers.metrics import CORE_SECONDS, ERRORS, GROUPS, RESTARTS, SCORERS, STATE
-from reward_workers.spec import ScoringSpec
+from reward_workers.scoring.spec import ScoringSpec
 from reward_workers.worker import DRAINED, QUEUE_REFUSED
+from rewardtune.transport.queue.job_queue import (
+    CommitOutcome,
+    FailureKind,
+    JobQueue,
+    QueueLimits,
+    QueueRefused,
+    QueueUnavailable,
+)
+from rewardtune.transport.queue.memory_queue import MemoryJobQueue
+from rewardtune.transport.wire import group_from_bytes, scored_group_from_bytes
 from tests.reward_workers.passed_on import PassedOn
 from tests.reward_workers.scoring_run import (
     by_token_spec,
@@ -35,16 +45,6 @@ from tests.reward_workers.user_folder.by_token import (
     UNPLUG,
     WAIT,
 )
-from transport.job_queue import (
-    CommitOutcome,
-    FailureKind,
-    JobQueue,
-    QueueLimits,
-    QueueRefused,
-    QueueUnavailable,
-)
-from transport.memory_queue import MemoryJobQueue
-from transport.wire import group_from_bytes, scored_group_from_bytes
 
 
 def exists(pid: int) -> bool:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rewardtune.transport.queue.job_queue import JobQueue
 from tests.reward_workers.scoring_run import USER_FOLDER, eventually
-from transport.job_queue import JobQueue
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from tasks.example import Example
+from rewardtune.datasets.example import Example
 
 _calls: Iterator[int] = count()
 

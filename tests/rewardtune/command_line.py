@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer.testing import CliRunner, Result
 
-from rewardtune.cli import BAD_INPUT, app
+from rewardtune.cli.app import BAD_INPUT, app
 
 
 def run(*arguments: object) -> Result:

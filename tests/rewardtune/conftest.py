@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rewardtune.local import pretrain
+from rewardtune.run.local import pretrain
 from tests.rewardtune.tiny_run import SILENT, tiny_config, write_tiny_digits
 
 

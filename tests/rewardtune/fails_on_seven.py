@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.example import Example
+from rewardtune.datasets.example import Example
 
 
 def few_boxes(predictions: Sequence[Sequence[Any]], example: Example) -> list[float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from records import Score, View
-from tasks.detection.task import DetectionTask
-from tasks.example import Example
+from rewardtune.datasets.example import Example
+from rewardtune.records import Score, View
+from rewardtune.tasks.detection.task import DetectionTask
 
 
 class FewBoxes(DetectionTask):

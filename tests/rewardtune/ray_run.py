@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rewardtune.config import RunConfig
-from rewardtune.driver import Driver
+from rewardtune.cluster.driver.driver import Driver
+from rewardtune.config.run_config import RunConfig
 from tests.rewardtune.tiny_run import tiny_tune
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rewardtune.cluster import Call, Service, ServiceDied
-from rewardtune.config import RunConfig
-from transport.job_queue import Failure, FailureKind, JobQueue, Term, WorkerRecord
+from rewardtune.cluster.driver.cluster import Call, Service, ServiceDied
+from rewardtune.config.run_config import RunConfig
+from rewardtune.transport.queue.job_queue import Failure, FailureKind, JobQueue, Term, WorkerRecord
 
 Fault = Callable[[str, str, int], Exception | None]
 """Given the service's name, the method and how often that was called: what goes wrong, if any."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from records import Score, View
-from tasks.captioning.task import CaptioningTask
-from tasks.example import Example
+from rewardtune.datasets.example import Example
+from rewardtune.records import Score, View
+from rewardtune.tasks.captioning.task import CaptioningTask
 
 
 class ShortCaptions(CaptioningTask):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from rewardtune.whereabouts import Location, Whereabouts
-from transport.job_queue import (
+from rewardtune.cluster.driver.whereabouts import Location, Whereabouts
+from rewardtune.transport.queue.job_queue import (
     DeadLetter,
     Failure,
     FailureKind,
@@ -99,7 +99,7 @@ def letter(ordinal: int, *, body: bytes = b"no group") -> DeadLetter:
 
 
 class FakeDriver:
-    """Implements ``rewardtune.service.Steered``."""
+    """Implements ``rewardtune.cluster.control.service.Steered``."""
 
     def __init__(self) -> None:
         self.told: list[object] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tasks.example import Example
+from rewardtune.datasets.example import Example
 
 _NUM_CALLS = 12
 _PATIENCE_SECONDS = 60

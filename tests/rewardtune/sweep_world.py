@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rewardtune.sweep_config import Sweep, load_sweep
-from rewardtune.sweep_plan import Run
-from rewardtune.sweep_record import Record
+from rewardtune.sweep.config import Sweep, load_sweep
+from rewardtune.sweep.plan import Run
+from rewardtune.sweep.record import Record
 
 BASE = """
 task = "detection"

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rewardtune.config import RunConfig
-from rewardtune.config_file import parse_config
-from rewardtune.run_log import CombinedLog
-from tasks.digit_files import write_digits
-from tasks.digits import SceneStyle
+from rewardtune.config.config_file import parse_config
+from rewardtune.config.run_config import RunConfig
+from rewardtune.datasets.digits.files import write_digits
+from rewardtune.datasets.digits.scenes import SceneStyle
+from rewardtune.run.log import CombinedLog
 
 SILENT = CombinedLog([])
 
@@ -80,7 +80,7 @@ def tiny_tune(data: Path, checkpoint: Path, directory: Path, **changes: Any) -> 
 
 def weight_digest(policy_path: Path) -> str:
     """Hash of a policy's weights alone; its file also records where they came from."""
-    from policies.policy_file import load_policy
+    from rewardtune.policies.policy_file import load_policy
 
     digest = hashlib.sha256()
     for name, parameter in sorted(load_policy(policy_path).policy.named_parameters()):

@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rewardtune.local import tune
-from rewardtune.stage_one_config import StageOneRunConfig
-from tasks.coco import convert_coco
-from tasks.digit_files import write_digits
-from tasks.digits import SceneStyle
+from rewardtune.datasets.coco.convert import convert_coco
+from rewardtune.datasets.digits.files import write_digits
+from rewardtune.datasets.digits.scenes import SceneStyle
+from rewardtune.run.local import tune
+from rewardtune.stage_one.config import StageOneRunConfig
 from tests.rewardtune.tiny_run import SILENT, SIZES, merged, tiny_tune, weight_digest
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from policies.canary import canary_tokens, measure_canary
-from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from policies.weights import is_float32_only, load_weights, pack_weights
-from records import Published, WeightManifest
-from records.weights import manifest_of
+from rewardtune.policies.canary import canary_tokens, measure_canary
+from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from rewardtune.policies.weights import is_float32_only, load_weights, pack_weights
+from rewardtune.records import Published, WeightManifest
+from rewardtune.records.weights import manifest_of
+from rewardtune.transport.weights.weight_store import DamagedWeights
 from sampler.canary import check_canary
-from transport.weight_store import DamagedWeights
 
 ORDINALS = range(4)
 

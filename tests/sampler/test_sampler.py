@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from policies.draw import Decoding
-from policies.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from policies.weights import pack_weights
-from records import Group, Published
+from rewardtune.datasets.digits.files import write_digits
+from rewardtune.datasets.digits.scenes import SceneStyle
+from rewardtune.datasets.order import DataOrder
+from rewardtune.datasets.shards.dataset import ShardDataset, open_dataset
+from rewardtune.datasets.view import ViewConfig
+from rewardtune.policies.draw import Decoding
+from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from rewardtune.policies.weights import pack_weights
+from rewardtune.records import Group, Published
+from rewardtune.tasks.task import load_task
 from sampler.sampler import Sampler
-from tasks.digit_files import write_digits
-from tasks.digits import SceneStyle
-from tasks.order import DataOrder
-from tasks.shards import ShardDataset, open_dataset
-from tasks.task import load_task
-from tasks.view import ViewConfig
 
 PUBLISHED = Published(term=2, policy_version=7)
 

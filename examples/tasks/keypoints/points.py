@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from tasks.example import Example
+from rewardtune.datasets.example import Example
 
 POINTS = ("top", "left", "bottom", "right")
 MIRRORED = [0, 3, 2, 1]

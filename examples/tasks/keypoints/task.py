@@ -1,4 +1,4 @@
-"""The task: what the pipeline calls. It implements ``tasks.task.Task`` and draws its pictures.
+"""The task: what the pipeline calls. Implements ``rewardtune.tasks.task.Task``.
 
 Axes: S rollouts, T tokens of a sequence, Q probed tokens, N objects, K points of each.
 """
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from keypoints.codec import END, Found, KeypointCodec
-from keypoints.draw import draw_points
 from keypoints.oks import coco_keypoint_metrics, matched_similarity, similarity
+from keypoints.paint import draw_points
 from keypoints.points import MIRRORED, POINTS, Objects, annotated_objects
-from records import Group, Score, TokenTargets, View
-from tasks.example import Category, Dataset, Example
-from tasks.images import decode_image
-from tasks.options import read_options
-from tasks.view import boxes_in_view, boxes_to_pixels
+from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.images import decode_image
+from rewardtune.datasets.view import boxes_in_view, boxes_to_pixels
+from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.tasks.options import read_options
 
 
 class KeypointOptions(BaseModel):

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from records import Group, Score, TokenTargets, View
-from tasks.example import Category, Dataset, Example
-from tasks.shards import ShardDataset
+from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.shards.dataset import ShardDataset
+from rewardtune.records import Group, Score, TokenTargets, View
 
 HANG, SEGFAULT, KILL, EXIT, RAISE, NAN, SHORT = range(100, 107)
 PRINT, SLEEP, FLOAT32, SPAWN, WAIT, UNPLUG = range(107, 113)

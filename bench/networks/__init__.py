@@ -1,0 +1,1 @@
+"""Sampler and learner beside their peers and the processor's floor."""

@@ -1,0 +1,1 @@
+"""Rewards beside their peers, one thread each."""

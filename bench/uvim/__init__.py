@@ -1,0 +1,1 @@
+"""Decoding a stage I: time, types and memory."""

@@ -1,0 +1,1 @@
+"""What decides a group's rewards, as pure functions, and the digest that names it."""

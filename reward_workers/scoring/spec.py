@@ -1,0 +1,207 @@
+"""What a run tells its reward workers: what to score, on what data, and what it must come to.
+
+Axes: S rollouts, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError
+
+from reward_workers.scoring.config import RewardConfig
+from reward_workers.scoring.contents import found_contents
+from reward_workers.scoring.digest import ScorerSettings, reward_digest
+from reward_workers.scoring.reward import Reward, RewardFailed
+from reward_workers.scoring.score import BadScore, score_group
+from rewardtune.datasets.example import Dataset
+from rewardtune.records import Group, Published, View
+from rewardtune.tasks.task import Task
+
+MAX_SPEC_BYTES = 2**20
+NUM_GOLDEN = 4
+_MAX_GOLDEN_TRIES = 4
+"""For each golden example wanted: others take the place of those that cannot be scored."""
+
+
+class GoldenView(BaseModel):
+    """The fields of ``records.View``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip: bool
+    scale: float
+    offset_y: float
+    offset_x: float
+
+
+class GoldenExample(BaseModel):
+    """A small group and the rewards it must get."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    example: int
+    view: GoldenView
+    tokens: tuple[tuple[int, ...], ...]
+    """S rollouts of T tokens."""
+    rewards: tuple[float, ...]
+
+    def group(self) -> Group:
+        """What to score."""
+        tokens_ST = np.array(self.tokens, dtype=np.int32)
+        return _group(self.example, View(**self.view.model_dump()), tokens_ST)
+
+
+class ScoringSpec(BaseModel):
+    """One run's, the same for all its workers. JSON in ``Term.spec``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    identity_hash: str
+    task: str
+    task_options: dict[str, JsonValue]
+    reward: RewardConfig | None = None
+    """None: the task's own."""
+    input_size: PositiveInt
+    dataset_digest: str
+    reward_digest: str
+    scorer: ScorerSettings
+    golden: tuple[GoldenExample, ...]
+
+    def to_bytes(self) -> bytes:
+        """Raises ValueError if it is over ``MAX_SPEC_BYTES``."""
+        data = self.model_dump_json().encode()
+        if len(data) > MAX_SPEC_BYTES:
+            raise ValueError(
+                f"the scoring spec takes {len(data)} bytes, but may have {MAX_SPEC_BYTES}: take "
+                f"fewer than {len(self.golden)} golden examples"
+            )
+        return data
+
+    @staticmethod
+    def from_bytes(data: bytes) -> ScoringSpec:
+        """Raises ValueError, in one line, where ``data`` is not a spec that this program reads."""
+        if len(data) > MAX_SPEC_BYTES:
+            raise ValueError(
+                f"refused a scoring spec of {len(data)} bytes: it may have {MAX_SPEC_BYTES}"
+            )
+        try:
+            return ScoringSpec.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise ValueError(
+                f"the run's scoring spec cannot be read ({where}: {first['msg']}): start workers "
+                "of the same version as the run"
+            ) from None
+
+
+def make_spec(
+    task: Task,
+    dataset: Dataset,
+    *,
+    run: str,
+    identity_hash: str,
+    task_name: str,
+    task_options: Mapping[str, Any],
+    input_size: int,
+    scorer: ScorerSettings,
+    reward_config: RewardConfig | None = None,
+    reward: Reward | None = None,
+    artefacts: Path | None = None,
+    num_golden: int = NUM_GOLDEN,
+) -> ScoringSpec:
+    """Describe the run whose ``task`` was loaded as ``task_name`` with ``task_options``.
+
+    Args:
+        reward_config, reward: what the run is rewarded by, and the same loaded.
+        artefacts: folder in which files that options name are looked for first.
+
+    Raises:
+        ValueError: a module, a file or an answer that is missing or cannot be had.
+    """
+    contents = found_contents(task_name, task_options, reward_config, artefacts=artefacts)
+    # People would have to answer them, and need not answer the same twice.
+    if reward is not None and reward.is_human:
+        num_golden = 0
+    return ScoringSpec(
+        run=run,
+        identity_hash=identity_hash,
+        task=task_name,
+        task_options=dict(task_options),
+        reward=reward_config,
+        input_size=input_size,
+        dataset_digest=dataset.digest,
+        reward_digest=reward_digest(
+            task_name, task_options, scorer=scorer, reward=reward_config, contents=contents
+        ),
+        scorer=scorer,
+        golden=make_golden(task, dataset, input_size=input_size, num=num_golden, reward=reward),
+    )
+
+
+def make_golden(
+    task: Task, dataset: Dataset, *, input_size: int, num: int, reward: Reward | None = None
+) -> tuple[GoldenExample, ...]:
+    """Score the annotation and a damaged copy of it, for the first ``num`` examples.
+
+    Every second view is flipped. The same each time for the same task and data. An example that
+    the reward fails on is passed over.
+
+    Raises:
+        RewardFailed, BadScore: the reward fails on all of them.
+    """
+    golden: list[GoldenExample] = []
+    failure: Exception | None = None
+    for index in range(min(_MAX_GOLDEN_TRIES * num, len(dataset))):
+        if len(golden) == num:
+            break
+        rng = np.random.default_rng(index)
+        view = View(flip=index % 2 == 1)
+        example = dataset.example(index)
+        target_T = task.target_tokens(example, view, input_size=input_size, rng=rng)
+        damaged_T = target_T.copy()
+        is_hit_T = rng.random(len(target_T)) < 0.2
+        damaged_T[is_hit_T] = rng.integers(task.vocab_size, size=int(is_hit_T.sum()))
+        group = _group(index, view, np.stack([target_T, damaged_T]).astype(np.int32))
+        try:
+            scored = score_group(
+                group, task=task, dataset=dataset, input_size=input_size, reward=reward
+            )
+        except (RewardFailed, BadScore) as error:
+            failure = failure or error
+            continue
+        golden.append(
+            GoldenExample(
+                example=index,
+                view=GoldenView(
+                    flip=view.flip,
+                    scale=view.scale,
+                    offset_y=view.offset_y,
+                    offset_x=view.offset_x,
+                ),
+                tokens=tuple(map(tuple, group.tokens_ST.tolist())),
+                rewards=tuple(scored.score.reward_S.tolist()),
+            )
+        )
+    if failure is not None and not golden:
+        raise failure
+    return tuple(golden)
+
+
+def _group(example: int, view: View, tokens_ST: NDArray[np.int32]) -> Group:
+    # Nobody drew these tokens: rewards do not look at how likely they were.
+    return Group(
+        ordinal=0,
+        example=example,
+        view=view,
+        published=Published(term=0, policy_version=0),
+        tokens_ST=tokens_ST,
+        log_probs_ST=np.zeros(tokens_ST.shape, dtype=np.float32),
+        probe_log_probs_STQ=np.zeros((*tokens_ST.shape, 0), dtype=np.float32),
+    )

@@ -1,0 +1,1 @@
+"""How an operator and a live run's driver talk to each other."""

@@ -1,0 +1,345 @@
+"""Control: how an operator talks to the driver of a live run, over gRPC.
+
+The driver's process serves it for as long as the run is live. RUN/driver.json says where, and
+holds the key that every call must bring: a fresh one for each start, in a file that only the run's
+owner can read. So nobody else can stop a run, and a call that was meant for another run, whose
+driver is gone and whose port is taken, does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Protocol, TypeVar, cast
+
+import grpc
+
+from protos.v1 import control_pb2 as pb
+from protos.v1 import control_pb2_grpc as pb_grpc
+from rewardtune.cluster.control.messages import newest_letters, plain, status_message
+from rewardtune.cluster.control.record import (
+    DRIVER_NAME,
+    DriverRecord,
+    NotLive,
+    read_driver_record,
+    write_driver_record,
+)
+from rewardtune.cluster.driver.whereabouts import Location
+from rewardtune.transport.queue.job_queue import DeadLetter, QueueUnavailable
+from rewardtune.transport.term import StaleTerm
+from rewardtune.transport.wire import MAX_MESSAGE_BYTES
+
+CALL_SECONDS = 15.0
+"""Longer than the driver waits for its queue."""
+MAX_LETTERS = 100
+_QUEUE_AWAY = "the queue is away"
+_EVERYWHERE = ("0.0.0.0", "::")
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+]
+
+_RequestT = TypeVar("_RequestT")
+_ResponseT = TypeVar("_ResponseT")
+
+
+class Refused(ValueError):
+    """The driver says no; the message is one line."""
+
+
+class Steered(Protocol):
+    """What Control needs of a driver; every method may be called from any thread."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def explain(self, ordinal: int) -> Location: ...
+
+    def drain(self) -> None: ...
+
+    def pause(self, *, is_paused: bool) -> None: ...
+
+    def checkpoint(self) -> None: ...
+
+    def scale_reward_workers(self, count: int) -> int: ...
+
+    def dead_letters(self) -> Sequence[DeadLetter]: ...
+
+
+class ControlServer:
+    """Serves Control from its construction until ``close``, in threads of its own."""
+
+    def __init__(self, driver: Steered, *, directory: Path, host: str) -> None:
+        """
+        Args:
+            directory: the run's; made if missing.
+            host: interface to listen on, at any port that is free.
+
+        Raises:
+            OSError: ``host`` is not an address of this machine, or the directory is read-only.
+        """
+        self._driver = driver
+        self._directory = directory
+        key = secrets.token_hex(16)
+        # Without the option a second server could share the port in silence.
+        self._server = grpc.server(
+            ThreadPoolExecutor(max_workers=4, thread_name_prefix="control"),
+            interceptors=[_KeyCheck(key)],
+            options=[*_OPTIONS, ("grpc.so_reuseport", 0)],
+        )
+        pb_grpc.add_ControlServicer_to_server(_Servicer(driver), self._server)
+        try:
+            port = self._server.add_insecure_port(_joined(host, 0))
+        except RuntimeError as error:
+            raise OSError(
+                f"Control cannot listen on {host}: set cluster.bind to an address of this machine"
+            ) from error
+        self.record = DriverRecord(
+            address=_joined(_reachable(host), port),
+            key=key,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=time.time(),
+        )
+        # Of a start that may be live; this one may yet turn out to be a mistake.
+        self._earlier = _found_record(directory)
+        self._server.start()
+        try:
+            write_driver_record(directory, self.record)
+        except OSError:
+            self._server.stop(grace=None).wait()
+            raise
+
+    def close(self) -> None:
+        """Answer the calls that are there, then stop; driver.json goes unless it is another's."""
+        if _found_record(self._directory) == self.record:
+            with contextlib.suppress(OSError):
+                (self._directory / DRIVER_NAME).unlink()
+                if self._earlier is not None and self._driver.status()["term"] < 0:
+                    write_driver_record(self._directory, self._earlier)
+        self._server.stop(grace=1.0).wait()
+
+    def __enter__(self) -> ControlServer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ControlClient:
+    """Talks to one driver. Every method may raise NotLive; none waits longer than 15 s."""
+
+    def __init__(self, address: str, *, key: str) -> None:
+        """As driver.json has them; connects with the first call."""
+        self._address = address
+        # A proxy is for the world outside.
+        self._channel = grpc.insecure_channel(
+            address, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)]
+        )
+        self._stub = pb_grpc.ControlStub(self._channel)
+        self._metadata = (("authorization", f"Bearer {key}"),)
+
+    @classmethod
+    def of_run(cls, directory: Path) -> ControlClient:
+        """Of the driver that drives the run in this directory.
+
+        Raises:
+            NotLive: there is none, or it is dead.
+        """
+        record = read_driver_record(directory)
+        if record.is_dead:
+            raise NotLive(
+                f"run {directory} is not live: its driver, process {record.pid}, has died; the "
+                "command that started it continues it"
+            )
+        return cls(record.address, key=record.key)
+
+    def status(self) -> dict[str, Any]:
+        """The driver's own ``status``, as plain JSON values."""
+        return plain(self._call(self._stub.Status, pb.StatusRequest()))
+
+    def explain(self, ordinal: int) -> dict[str, Any]:
+        """The fields of ``whereabouts.Location``.
+
+        Raises:
+            Refused: there is no such ordinal.
+        """
+        if ordinal < 0:
+            raise Refused(f"ordinals count groups from 0, got {ordinal}")
+        return plain(self._call(self._stub.Explain, pb.ExplainRequest(ordinal=ordinal)))
+
+    def drain(self) -> None:
+        self._call(self._stub.Drain, pb.DrainRequest())
+
+    def pause(self) -> None:
+        self._call(self._stub.Pause, pb.PauseRequest())
+
+    def resume(self) -> None:
+        self._call(self._stub.Resume, pb.ResumeRequest())
+
+    def checkpoint(self) -> None:
+        self._call(self._stub.Checkpoint, pb.CheckpointRequest())
+
+    def scale_reward_workers(self, count: int) -> int:
+        """How many there were to be before.
+
+        Raises:
+            Refused: there cannot be so many, or so few.
+        """
+        request = pb.ScaleRewardWorkersRequest(count=count)
+        return self._call(self._stub.ScaleRewardWorkers, request).previous
+
+    def dead_letters(self, *, max_letters: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """The newest, by ordinal, as ``control.proto`` describes them; and how many there are."""
+        request = pb.DeadLettersRequest(max_letters=max_letters)
+        found = self._call(self._stub.DeadLetters, request)
+        return [plain(letter) for letter in found.letters], found.total
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(
+        self, call: grpc.UnaryUnaryMultiCallable[_RequestT, _ResponseT], request: _RequestT
+    ) -> _ResponseT:
+        try:
+            return call(request, timeout=CALL_SECONDS, metadata=self._metadata)
+        except grpc.RpcError as error:
+            self._explain(cast("grpc.Call", error))
+
+    def _explain(self, error: grpc.Call) -> NoReturn:
+        code, told = error.code(), " ".join((error.details() or "").split())
+        match code:
+            case grpc.StatusCode.INVALID_ARGUMENT:
+                raise Refused(told)
+            case grpc.StatusCode.FAILED_PRECONDITION:
+                raise NotLive(told)
+            case grpc.StatusCode.UNAUTHENTICATED:
+                raise NotLive(
+                    f"the driver at {self._address} is another one by now: its run has ended or "
+                    "was started again; try again"
+                )
+            case grpc.StatusCode.UNAVAILABLE if told.startswith(_QUEUE_AWAY):
+                raise NotLive(told)
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise NotLive(
+                    f"no driver answers at {self._address} ({code.name}): the run has ended, or "
+                    "the driver's machine cannot be reached from here"
+                )
+            case _:
+                raise NotLive(f"the driver at {self._address} failed to answer: {told}")
+
+
+def _refuse(request: object, context: grpc.ServicerContext) -> NoReturn:
+    context.abort(grpc.StatusCode.UNAUTHENTICATED, f"give the key that stands in {DRIVER_NAME}")
+
+
+class _KeyCheck(grpc.ServerInterceptor):
+    def __init__(self, key: str) -> None:
+        self._expected = f"Bearer {key}".encode()
+
+        self._refused: Any = grpc.unary_unary_rpc_method_handler(_refuse)
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        given = dict(details.invocation_metadata).get("authorization", "")
+        told = given if isinstance(given, bytes) else given.encode()
+        if not hmac.compare_digest(told, self._expected):
+            return self._refused
+        return continuation(details)
+
+
+class _Servicer(pb_grpc.ControlServicer):
+    def __init__(self, driver: Steered) -> None:
+        self._driver = driver
+
+    def Status(self, request: pb.StatusRequest, context: grpc.ServicerContext) -> pb.StatusResponse:
+        return status_message(self._driver.status())
+
+    def Explain(
+        self, request: pb.ExplainRequest, context: grpc.ServicerContext
+    ) -> pb.ExplainResponse:
+        found = _answer(context, lambda: self._driver.explain(request.ordinal))
+        values = {**asdict(found), "whereabouts": f"WHEREABOUTS_{found.whereabouts.upper()}"}
+        return pb.ExplainResponse(**values)
+
+    def Drain(self, request: pb.DrainRequest, context: grpc.ServicerContext) -> pb.DrainResponse:
+        self._driver.drain()
+        return pb.DrainResponse()
+
+    def Pause(self, request: pb.PauseRequest, context: grpc.ServicerContext) -> pb.PauseResponse:
+        self._driver.pause(is_paused=True)
+        return pb.PauseResponse()
+
+    def Resume(self, request: pb.ResumeRequest, context: grpc.ServicerContext) -> pb.ResumeResponse:
+        self._driver.pause(is_paused=False)
+        return pb.ResumeResponse()
+
+    def Checkpoint(
+        self, request: pb.CheckpointRequest, context: grpc.ServicerContext
+    ) -> pb.CheckpointResponse:
+        self._driver.checkpoint()
+        return pb.CheckpointResponse()
+
+    def ScaleRewardWorkers(
+        self, request: pb.ScaleRewardWorkersRequest, context: grpc.ServicerContext
+    ) -> pb.ScaleRewardWorkersResponse:
+        previous = _answer(context, lambda: self._driver.scale_reward_workers(request.count))
+        return pb.ScaleRewardWorkersResponse(previous=previous)
+
+    def DeadLetters(
+        self, request: pb.DeadLettersRequest, context: grpc.ServicerContext
+    ) -> pb.DeadLettersResponse:
+        letters = _answer(context, self._driver.dead_letters)
+        num = min(request.max_letters or MAX_LETTERS, MAX_LETTERS)
+        return pb.DeadLettersResponse(
+            letters=newest_letters(letters, at_most=num), total=len(letters)
+        )
+
+
+def _answer(context: grpc.ServicerContext, ask: Callable[[], _ResponseT]) -> _ResponseT:
+    try:
+        return ask()
+    except ValueError as error:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    except QueueUnavailable as error:
+        context.abort(grpc.StatusCode.UNAVAILABLE, f"{_QUEUE_AWAY}: {error}")
+    except StaleTerm as error:
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+
+
+def _found_record(directory: Path) -> DriverRecord | None:
+    try:
+        return read_driver_record(directory)
+    except NotLive:
+        return None
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reachable(host: str) -> str:
+    return socket.gethostbyname(socket.gethostname()) if host in _EVERYWHERE else host

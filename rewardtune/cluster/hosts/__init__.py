@@ -1,0 +1,1 @@
+"""The services of a run as plain objects, each in a process of its own."""

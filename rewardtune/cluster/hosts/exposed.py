@@ -1,0 +1,50 @@
+"""A process of the run as Prometheus sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rewardtune.config.run_config import RunConfig
+from rewardtune.transport.telemetry.exposition import Exposition, Target, port_range
+from rewardtune.transport.telemetry.meter import Telemetry
+from rewardtune.transport.telemetry.metric_table import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """What a process counts in, and where that can be read until it ends."""
+
+    meter: Telemetry
+    exposition: Exposition
+
+    @property
+    def address(self) -> str:
+        return self.exposition.address
+
+
+def expose(
+    config: RunConfig,
+    role: Role,
+    *,
+    health: Callable[[], str] = str,
+    targets: Callable[[], Sequence[Target]] | None = None,
+) -> Exposed:
+    """Serve /metrics and /healthz, and /sd where there are targets to list.
+
+    Args:
+        health: one line that says what is wrong; empty if all is well.
+
+    Raises:
+        OSError: none of the configured ports is free.
+    """
+    settings = config.cluster
+    meter = Telemetry(role)
+    exposition = Exposition(
+        meter.exposition,
+        ports=port_range(settings.metrics_port, settings.num_metrics_ports),
+        host=settings.bind,
+        health=health,
+        targets=targets,
+    )
+    return Exposed(meter, exposition)

@@ -1,0 +1,57 @@
+"""A reward worker inside the cluster. Apart from the other services: it starts without torch."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from reward_workers.service import unique_name
+from reward_workers.worker import RewardWorker
+from rewardtune.cluster.hosts.exposed import expose
+from rewardtune.cluster.hosts.settings import ServiceSettings, unhurried
+from rewardtune.transport.queue.connect import connect_queue
+from rewardtune.transport.telemetry.metric_table import Role
+
+
+class RewardWorkerHost:
+    """``drain`` may be called at any time, also while another call is on."""
+
+    def __init__(self, settings: str) -> None:
+        self._settings = ServiceSettings.model_validate_json(settings)
+        self._worker: RewardWorker | None = None
+        self._is_drained = False
+
+    def begin(self) -> dict[str, Any]:
+        """Connect to the queue; returns pid, metrics_address."""
+        told, config = self._settings, self._settings.config
+        with unhurried():
+            queue = connect_queue(
+                told.queue, run=config.run_name, lease_seconds=config.cluster.lease_seconds
+            )
+        exposed = expose(config, Role.REWARD_WORKER, health=lambda: worker.message)
+        worker = RewardWorker(
+            queue,
+            config.reward_workers.model_copy(
+                update={"lease_seconds": config.cluster.lease_seconds}
+            ),
+            data_path=config.data.train,
+            artefacts_path=config.operations.artefacts,
+            name=unique_name(),
+            metrics=exposed.meter,
+            metrics_address=exposed.address,
+        )
+        self._worker = worker
+        return {"pid": os.getpid(), "metrics_address": exposed.address}
+
+    def run(self) -> int:
+        """Until it is drained; returns an exit code."""
+        assert self._worker is not None, "a worker begins before it runs"
+        if self._is_drained:
+            self._worker.drain()
+        return self._worker.run()
+
+    def drain(self) -> None:
+        """Finish what is being scored, give back the rest."""
+        self._is_drained = True
+        if self._worker is not None:
+            self._worker.drain()

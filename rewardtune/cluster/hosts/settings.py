@@ -1,0 +1,41 @@
+"""What every service of a run is told when it is built, and how it waits for what it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from rewardtune.config.run_config import RunConfig
+from rewardtune.transport.queue.job_queue import QueueUnavailable
+from rewardtune.transport.weights.weight_store import WeightsUnavailable
+
+_RETRY_SECONDS = 1.0
+
+
+class ServiceSettings(BaseModel):
+    """What every service is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: RunConfig
+    """Pinned."""
+    queue: str
+    """URL of the job queue."""
+    weights: str
+    """URL of the weight store."""
+    spec: str
+    """What reward workers must know, as JSON."""
+    fork: bool = False
+
+
+@contextlib.contextmanager
+def unhurried() -> Iterator[None]:
+    """Let an error of the queue or the store go on after a pause: the driver asks again at once."""
+    try:
+        yield
+    except (QueueUnavailable, WeightsUnavailable):
+        time.sleep(_RETRY_SECONDS)
+        raise

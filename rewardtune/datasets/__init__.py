@@ -1,0 +1,1 @@
+"""Data sets: what an example is, how it is seen, and in what order."""

@@ -1,0 +1,1 @@
+"""From COCO's files to a data set."""

@@ -1,0 +1,1 @@
+"""Digit scenes: the data set that everything can be tried on."""

@@ -1,0 +1,1 @@
+"""Data sets on disk: Arrow shards and their manifest."""

@@ -1,0 +1,1 @@
+"""The demos: pretrained policies on digit scenes, tuned and shown."""

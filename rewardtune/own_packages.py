@@ -1,0 +1,62 @@
+"""Whether the packages of this project that Python finds are this project's.
+
+Four of them have names that anybody's folder may have, and what stands earlier on ``sys.path``
+hides what stands later. Half of a program of ours and half of somebody else's must not run.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("sampler", "learner", "reward_workers", "protos")
+
+
+class HiddenPackageError(ImportError):
+    """Something of the user's has the name of a package of ours, and Python finds it first."""
+
+
+def check_packages() -> None:
+    """Look where each of ``NAMES`` would be imported from; imports none of them.
+
+    Uncaught, the error is one line on stderr, not a traceback: nothing of it is the caller's code.
+
+    Raises:
+        HiddenPackageError: it is not beside this package.
+    """
+    for name in NAMES:
+        place = _place(name)
+        if place is None or place.parent == ROOT:
+            continue
+        _say_uncaught_in_one_line()
+        raise HiddenPackageError(
+            f"{place} hides the package '{name}' of rewardtune ({ROOT / name}): rename it, or take "
+            f"{place.parent} off PYTHONPATH and do not start there"
+        )
+
+
+def _place(name: str) -> Path | None:
+    """The folder or file that ``import name`` would read; None where there is none."""
+    spec = find_spec(name)
+    if spec is None:
+        return None
+    folders = list(spec.submodule_search_locations or ())
+    found = folders[0] if folders else spec.origin
+    return None if found is None else Path(found).resolve()
+
+
+def _say_uncaught_in_one_line() -> None:
+    before = sys.excepthook
+
+    def hook(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, HiddenPackageError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            before(kind, error, traceback)
+
+    sys.excepthook = hook

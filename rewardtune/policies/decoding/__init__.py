@@ -1,0 +1,1 @@
+"""Drawing token sequences from a network: cached, left to right."""

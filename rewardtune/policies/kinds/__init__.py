@@ -1,0 +1,1 @@
+"""Policies of our own, one file per ``policy.kind``, and how they begin."""

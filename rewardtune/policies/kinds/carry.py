@@ -1,0 +1,141 @@
+"""A policy carried to other classes, another input size, shorter sequences, or a readout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardtune.layers import resample_position_embedding
+from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from rewardtune.policies.policy_file import differences
+
+# What may differ between the two vocabularies; the classes are the last tokens of each.
+_MAY_DIFFER = frozenset({"vocab_size", "sequence_length", "num_classes", "class_names"})
+
+
+@torch.no_grad()
+def carry(
+    policy: EncoderDecoder,
+    *,
+    vocabulary_from: Mapping[str, Any],
+    vocabulary_to: Mapping[str, Any],
+    input_size: int | None = None,
+) -> EncoderDecoder:
+    """Start a policy for another task's vocabulary and input size from one that was trained.
+
+    All tokens before the classes keep their rows in the token embedding and in the head. Those
+    of the classes start afresh, N(0, 1) and 0, unless both lists name the same classes in the
+    same order. A learned position embedding is resampled to the new grid in the encoder, and
+    cut to the new length in the decoder. All else is copied.
+
+    Draws from torch's random numbers only where class rows start afresh.
+
+    Args:
+        policy: left as it is.
+        vocabulary_from, vocabulary_to: the old and the new task's ``describe_vocabulary()``.
+        input_size: side of the new input in pixels; None keeps the old.
+
+    Raises:
+        ValueError: the vocabularies differ in more than classes and length, or the sequences
+            would be longer than those whose positions were learned.
+
+    Source: Pinto et al. 2023, arXiv:2302.08242, table 6; algorithm spec 6.2 and 12.4.
+    """
+    num_kept = _num_kept(policy, vocabulary_from, vocabulary_to)
+    config = EncoderDecoderConfig.model_validate(
+        {
+            **policy.config.model_dump(),
+            "input_size": policy.input_size if input_size is None else input_size,
+            "vocab_size": vocabulary_to["vocab_size"],
+            "sequence_length": vocabulary_to.get("sequence_length", policy.sequence_length),
+        }
+    )
+    state = {name: parameter.clone() for name, parameter in policy.named_parameters()}
+    if num_kept is not None:
+        num_new = config.vocab_size - num_kept
+        embedding_VD = state["decoder.token_embedding"]
+        fresh = embedding_VD.new_empty(num_new, config.width).normal_()
+        state["decoder.token_embedding"] = torch.cat([embedding_VD[:num_kept], fresh])
+        for name in [n for n in state if ".head.project." in n]:
+            kept = state[name][..., :num_kept]
+            state[name] = torch.cat([kept, kept.new_zeros(*kept.shape[:-1], num_new)], dim=-1)
+    if config.position_embedding == "learned":
+        state["position_embedding"] = resample_position_embedding(
+            state["position_embedding"],
+            old_grid=(policy.config.grid_size, policy.config.grid_size),
+            new_grid=(config.grid_size, config.grid_size),
+        )
+        state["decoder.position_embedding"] = _shortened(
+            state["decoder.position_embedding"], config.sequence_length
+        )
+    with torch.device("meta"):
+        carried = EncoderDecoder(config)
+    carried.load_state_dict(state, assign=True)
+    return carried.to(policy.decoder.token_embedding.device)
+
+
+def _num_kept(
+    policy: EncoderDecoder, found: Mapping[str, Any], needed: Mapping[str, Any]
+) -> int | None:
+    """How many tokens come before the classes; None if the classes are the same too."""
+    others = [{k: v for k, v in d.items() if k not in _MAY_DIFFER} for d in (found, needed)]
+    if others[0] != others[1]:
+        raise ValueError(
+            f"cannot carry the policy's tokens over: {differences(*others)}. Only classes and "
+            f"sequence length may differ: change the task's options, or start without checkpoint"
+        )
+    if found["vocab_size"] != policy.vocab_size:
+        raise ValueError(
+            f"the policy has {policy.vocab_size} tokens, but the vocabulary given as its own "
+            f"describes {found['vocab_size']}"
+        )
+    if found.get("class_names") == needed.get("class_names") and (
+        found["vocab_size"] == needed["vocab_size"]
+    ):
+        return None
+    before = [d["vocab_size"] - d.get("num_classes", 0) for d in (found, needed)]
+    if before[0] != before[1]:
+        raise ValueError(
+            f"cannot carry the policy's tokens over: it has {before[0]} before its classes, but "
+            f"the task has {before[1]}. Change the task's options, or start without checkpoint"
+        )
+    return int(before[0])
+
+
+def _shortened(embedding_1TD: Tensor, length: int) -> Tensor:
+    if length > embedding_1TD.shape[1]:
+        raise ValueError(
+            f"cannot carry the policy to sequences of {length} tokens: it has learned positions "
+            f"up to {embedding_1TD.shape[1]}. Shorten the task's sequences (detection: lower "
+            f"max_boxes), or start without checkpoint"
+        )
+    return embedding_1TD[:, :length].clone()
+
+
+@torch.no_grad()
+def with_readout(
+    policy: EncoderDecoder, every: int, *, seen_as: int | None = None
+) -> EncoderDecoder:
+    """The policy with a readout for the last of ``every`` tokens.
+
+    It starts as a copy of the decoder's own weights, so no token's distribution changes.
+
+    Raises:
+        ValueError: sequences are no multiple of ``every`` long.
+    """
+    sizes = {**policy.config.model_dump(), "readout_every": every, "readout_seen_as": seen_as}
+    config = EncoderDecoderConfig.model_validate(sizes)
+    with torch.device("meta"):
+        extended = EncoderDecoder(config)
+    own = policy.tensors()
+    state = {}
+    for name, parameter in extended.named_parameters():
+        copied = own.get(name.replace("decoder.readout.", "decoder."))
+        if copied is None:  # of the states that drew the other tokens it makes nothing yet
+            copied = torch.zeros_like(parameter, device="cpu")
+        state[name] = copied.detach().clone()
+    extended.load_state_dict(state, assign=True)
+    return extended.to(policy.decoder.token_embedding.device)

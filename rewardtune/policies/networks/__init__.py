@@ -1,0 +1,1 @@
+"""The networks that policies of our own are made of."""

@@ -1,0 +1,1 @@
+"""Training a stage I, the neural codec of UViM."""

@@ -1,0 +1,1 @@
+"""Variants of one run over several seeds, and the table that compares them."""

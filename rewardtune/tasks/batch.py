@@ -1,0 +1,40 @@
+"""The pictures of several examples as one array.
+
+Axes: G examples, H height, W width, C colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewardtune.datasets.example import Dataset
+from rewardtune.datasets.images import decode_image
+from rewardtune.datasets.view import view_image
+from rewardtune.records import View
+from rewardtune.tasks.task import InputTask, Task
+
+
+def images_in_view(
+    dataset: Dataset, seen: Sequence[tuple[int, View]], *, task: Task, input_size: int
+) -> NDArray[np.float32]:
+    """Pictures of examples through their views, [G, input_size, input_size, 3] in [-1, 1].
+
+    As the task's policy is shown them: without colour, say.
+
+    Raises:
+        ValueError: a picture cannot be decoded; names its example.
+    """
+    images_GHWC = np.empty((len(seen), input_size, input_size, 3), dtype=np.float32)
+    for row, (index, view) in enumerate(seen):
+        example = dataset.example(index)
+        try:
+            image = decode_image(example.image)
+        except ValueError as error:
+            raise ValueError(
+                f"image {example.file_name} (id {example.image_id}, example {index}): {error}"
+            ) from error
+        images_GHWC[row] = view_image(image, view, input_size=input_size)
+    return task.input_images(images_GHWC) if isinstance(task, InputTask) else images_GHWC

@@ -1,0 +1,5 @@
+"""Object detection: COCO-style boxes, the recall and mAP rewards, COCO AP."""
+
+from rewardtune.tasks.detection.task import DetectionTask
+
+TASK = DetectionTask

@@ -1,0 +1,358 @@
+"""The detection task: boxes as tokens, rewarded by how many objects they find.
+
+Axes: S rollouts, T tokens of a sequence, P box slots, Q probed tokens, C classes, K thresholds,
+N boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewardtune.datasets.coco.instances import coco_instances
+from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.view import boxes_to_pixels
+from rewardtune.records import Group, Score, TokenRewards, TokenTargets, View
+from rewardtune.tasks.detection.class_rewards import class_rewards
+from rewardtune.tasks.detection.codec import DetectionCodec
+from rewardtune.tasks.detection.config import DetectionConfig, read_config
+from rewardtune.tasks.detection.definition import class_weights, threshold_weights
+from rewardtune.tasks.detection.kernel import BatchMatch, Targets, match_batch
+from rewardtune.tasks.detection.metric import coco_box_metrics
+from rewardtune.tasks.detection.target import target_boxes, with_wrong_boxes
+
+WRONG, RIGHT = 1, 2
+"""Confidence tokens; 0 means that there is no box."""
+SCORE_RULES = ("class", "p2", "p2_norm", "class_p2")
+RESULT_NAMES = {
+    "AP": "map", "AP50": "ap50", "AP75": "ap75", "APs": "aps", "APm": "apm", "APl": "apl",
+    "AR1": "ar1", "AR10": "ar10", "AR100": "ar100", "ARs": "ars", "ARm": "arm", "ARl": "arl",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedBox:
+    """One predicted object, as custom rewards are given it."""
+
+    category: int
+    """Index into the data set's categories, as in ``Example.category_N``."""
+    name: str
+    """Of that category."""
+    xyxy: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels of the example's image; ``Example.xywh_N4`` has the same
+    frame, and width and height in place of the last two."""
+
+
+class DetectionTask:
+    """Codec, reward and metric of object detection; implements ``rewardtune.tasks.task.Task``."""
+
+    def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
+        """Validate the options.
+
+        Args:
+            options: the fields of ``DetectionConfig``.
+            categories: the data's classes in codec order; their instance counts in the training
+                data make the class weights.
+
+        Raises:
+            ValueError: an option that is unknown or out of range, or no category.
+        """
+        if not categories:
+            raise ValueError("detection needs at least one category, the data set has none")
+        self._config = read_config(options)
+        self._categories = tuple(categories)
+        self._codec = DetectionCodec(
+            num_classes=len(self._categories),
+            max_boxes=self._config.max_boxes,
+            max_confidence=RIGHT,
+        )
+        self._threshold_weight_K = threshold_weights(
+            self._config.iou_thresholds, aggregate=self._config.aggregate
+        )
+
+    @property
+    def name(self) -> str:
+        return "detection"
+
+    @property
+    def config(self) -> DetectionConfig:
+        return self._config
+
+    @property
+    def codec(self) -> DetectionCodec:
+        return self._codec
+
+    @property
+    def vocab_size(self) -> int:
+        return self._codec.vocab_size
+
+    @property
+    def sequence_length(self) -> int:
+        return self._codec.sequence_length
+
+    @property
+    def stop_token(self) -> None:
+        """There is none: a 0 hides one box, and later slots still count."""
+        return None
+
+    @property
+    def probe_tokens(self) -> tuple[int, ...]:
+        return (WRONG, RIGHT)
+
+    @property
+    def score_rules(self) -> tuple[str, ...]:
+        return SCORE_RULES
+
+    @cached_property
+    def class_weight_C(self) -> NDArray[np.float64]:
+        """What finding one object of each class earns."""
+        if self._config.reward == "recall":
+            return np.ones(len(self._categories))
+        return class_weights(
+            [category.num_instances for category in self._categories],
+            smoothing=self._config.class_weight_smoothing,
+        )
+
+    def describe_vocabulary(self) -> dict[str, Any]:
+        """What each token means, as JSON: a checkpoint stores it to refuse another vocabulary."""
+        return {
+            "task": self.name,
+            "vocab_size": self.vocab_size,
+            "sequence_length": self.sequence_length,
+            "layout": ["y0", "x0", "y1", "x1", "class", "confidence"],
+            "max_level": self._codec.max_level,
+            "max_confidence": self._codec.max_confidence,
+            "num_classes": self._codec.num_classes,
+            "class_names": [category.name for category in self._categories],
+        }
+
+    def target_tokens(
+        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
+    ) -> NDArray[np.int32]:
+        """The boxes seen in the view as tokens [T], in an order drawn from ``rng``."""
+        boxes = target_boxes(example, view, codec=self._codec, input_size=input_size)
+        if self._config.wrong_box_ratio > 0:
+            boxes = with_wrong_boxes(
+                boxes, self._codec, ratio=self._config.wrong_box_ratio, confidence=WRONG, rng=rng
+            )
+        return self._codec.encode(boxes, rng=rng)
+
+    def score(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Score:
+        """Rewards of a group's rollouts, in objects; see ``reward.detection_reward``.
+
+        Components: "match" (earned) and "duplicate_penalty" (lost, <= 0) sum to the reward;
+        "boxes" counts predicted boxes; "duplicate_ratio" is the share of them that find an object
+        again, at the lowest threshold: both tell when a policy games the reward. Aux: "match_iou"
+        [S, P], what confidence should become, and "step_reward" [S, P], by box in the order drawn;
+        with the option ``class_rewards`` also "class_reward" [S, P, C], the same under every class.
+
+        Raises:
+            ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T.
+        """
+        if tokens_ST.ndim != 2 or tokens_ST.shape[1] != self.sequence_length:
+            raise ValueError(
+                f"detection sequences must be [S, {self.sequence_length}], got "
+                f"{list(tokens_ST.shape)}: sampler and task must agree on max_boxes"
+            )
+        boxes = target_boxes(example, view, codec=self._codec, input_size=input_size)
+        targets = Targets.of([boxes], self._codec)
+        match = match_batch(
+            tokens_ST,
+            targets,
+            np.zeros(len(tokens_ST), dtype=np.int64),
+            codec=self._codec,
+            class_weight_C=self.class_weight_C,
+            iou_thresholds=self._config.iou_thresholds,
+        )
+        earned_S = (match.matched_SK * self._threshold_weight_K).sum(axis=1)
+        repeated_S = (match.duplicated_SK * self._threshold_weight_K).sum(axis=1)
+        lost_S = -self._config.duplicate_penalty * repeated_S
+        aux = {
+            "match_iou": match.match_iou_SP,
+            "step_reward": self._box_rewards(tokens_ST, match),
+        }
+        if not self._config.repeats_keep_overlap:
+            aux["is_repeat"] = (match.num_repeated_SP > 0).astype(np.float64)
+        if self._config.class_rewards:
+            aux["class_reward"] = class_rewards(
+                tokens_ST,
+                targets,
+                codec=self._codec,
+                class_weight_C=self.class_weight_C,
+                iou_thresholds=self._config.iou_thresholds,
+                threshold_weight_K=self._threshold_weight_K,
+                duplicate_penalty=self._config.duplicate_penalty,
+            )
+        return Score(
+            reward_S=earned_S + lost_S,
+            components={
+                "match": earned_S,
+                "duplicate_penalty": lost_S,
+                "boxes": match.num_boxes_S.astype(np.float64),
+                "duplicate_ratio": match.num_duplicates_SK[:, 0] / np.maximum(1, match.num_boxes_S),
+            },
+            aux=aux,
+        )
+
+    def _box_rewards(self, tokens_ST: NDArray[np.int32], match: BatchMatch) -> NDArray[np.float64]:
+        """What each box added to the reward of those before it [S, P]."""
+        weight_before_K = np.concatenate([[0.0], self._threshold_weight_K.cumsum()])
+        passed_SP = weight_before_K[match.num_passed_SP]
+        repeated_SP = weight_before_K[match.num_repeated_SP]
+        value_SP = self.class_weight_C[self._codec.decode(tokens_ST).label_N]
+        earned_SP = passed_SP - repeated_SP
+        penalty = self._config.duplicate_penalty
+        reward_SP: NDArray[np.float64] = value_SP * (earned_SP - penalty * repeated_SP)
+        return reward_SP
+
+    def decode(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> list[list[DetectedBox]]:
+        """The boxes of each rollout, in the order they were drawn.
+
+        In pixels of the example's own image, unflipped and clipped to it. Boxes whose corners
+        are swapped or that have no area in the image are left out, as in ``predict``.
+        """
+        return [
+            [
+                DetectedBox(category=label, name=self._categories[label].name, xyxy=xyxy)
+                for _, label, xyxy in self._seen(tokens_T, example, view, input_size=input_size)
+            ]
+            for tokens_T in tokens_ST
+        ]
+
+    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
+        """Teach each confidence token the overlap its box reached.
+
+        Over tokens (0, 1, 2): (1, 0, 0) where the policy drew no box, else (0, 1 - u, u) with
+        the overlap u of the object it matched, 0 if none. A repeated box keeps its overlap,
+        where not to repeat is for the reward alone to teach, or has 0 (``repeats_keep_overlap``).
+        """
+        if self._config.confidence_weight == 0:
+            return None
+        iou_SP = score.aux["match_iou"]
+        if not self._config.repeats_keep_overlap:
+            iou_SP = iou_SP * (1.0 - score.aux["is_repeat"])
+        is_box_SP = group.tokens_ST[:, self._codec.confidence_positions_P] > 0
+        probabilities_SP3 = np.stack(
+            [~is_box_SP, is_box_SP * (1.0 - iou_SP), is_box_SP * iou_SP], axis=-1
+        )
+        return TokenTargets(
+            positions_P=self._codec.confidence_positions_P,
+            token_ids_K=np.array([0, WRONG, RIGHT], dtype=np.int64),
+            probabilities_SPK=probabilities_SP3.astype(np.float32),
+            weight=self._config.confidence_weight,
+        )
+
+    @property
+    def has_token_rewards(self) -> bool:
+        return self._config.class_rewards
+
+    def token_rewards(self, group: Group, score: Score) -> TokenRewards:
+        """What each box would have earned under every class."""
+        return TokenRewards(
+            positions_P=self._codec.class_positions_P,
+            token_ids_K=self._codec.first_class + np.arange(self._codec.num_classes),
+            reward_SPK=score.aux["class_reward"],
+        )
+
+    def predict(
+        self,
+        tokens_T: NDArray[np.int32],
+        log_probs_T: NDArray[np.float32],
+        probe_log_probs_TQ: NDArray[np.float32],
+        example: Example,
+        view: View,
+        *,
+        input_size: int,
+        score_rule: str,
+    ) -> list[dict[str, Any]]:
+        """One sequence as COCO results: image_id, category_id, bbox (pixels, xywh), score.
+
+        Boxes whose corners are swapped or that have no area in the image are left out: they
+        overlap nothing, so the reward never counted them either.
+
+        Args:
+            score_rule: "class": probability of the class token, for models that have not
+                learned confidences; "p2": probability of confidence token 2, the expected
+                overlap of a tuned model; "p2_norm": p2 / (p1 + p2); "class_p2": the product of
+                the first two, how likely the class times how good the box.
+
+        Raises:
+            ValueError: no such rule.
+        """
+        score_P = self._box_scores(log_probs_T, probe_log_probs_TQ, score_rule=score_rule)
+        seen = self._seen(tokens_T, example, view, input_size=input_size)
+        return [
+            {
+                "image_id": example.image_id,
+                "category_id": self._categories[label].id,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "score": float(score_P[p]),
+            }
+            for p, label, (x0, y0, x1, y1) in seen
+        ]
+
+    def _seen(
+        self, tokens_T: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Iterator[tuple[int, int, tuple[float, float, float, float]]]:
+        """Slot, class and corners in the image's pixels of each box that has an area there."""
+        boxes = self._codec.decode(tokens_T)
+        xyxy_P4 = boxes_to_pixels(
+            boxes.yxyx_N4, view, height=example.height, width=example.width, input_size=input_size
+        )
+        is_kept_P = (
+            boxes.is_present_N
+            & np.all(boxes.yxyx_N4[:, :2] < boxes.yxyx_N4[:, 2:], axis=1)
+            & np.all(xyxy_P4[:, :2] < xyxy_P4[:, 2:], axis=1)
+        )
+        for p in np.flatnonzero(is_kept_P):
+            x0, y0, x1, y1 = xyxy_P4[p].tolist()
+            yield int(p), int(boxes.label_N[p]), (x0, y0, x1, y1)
+
+    def _box_scores(
+        self,
+        log_probs_T: NDArray[np.float32],
+        probe_log_probs_TQ: NDArray[np.float32],
+        *,
+        score_rule: str,
+    ) -> NDArray[np.float64]:
+        class_P = np.exp(log_probs_T[self._codec.class_positions_P].astype(np.float64))
+        if score_rule == "class":
+            return np.asarray(class_P)
+        probability_PQ = np.exp(
+            probe_log_probs_TQ[self._codec.confidence_positions_P].astype(np.float64)
+        )
+        wrong_P, right_P = probability_PQ[:, 0], probability_PQ[:, 1]
+        if score_rule == "p2":
+            return right_P
+        if score_rule == "class_p2":
+            return np.asarray(class_P * right_P)
+        if score_rule == "p2_norm":
+            # A box scores 0 where both are too small for a float.
+            return np.asarray(right_P / np.maximum(wrong_P + right_P, np.finfo(np.float64).tiny))
+        raise ValueError(f"score_rule '{score_rule}' is unknown: choose from {SCORE_RULES}")
+
+    def evaluate(
+        self, results: Sequence[Mapping[str, Any]], dataset: Dataset, *, indices: Sequence[int]
+    ) -> dict[str, float]:
+        """COCO AP and AR over the examples at ``indices``, and boxes per image.
+
+        Keys: map, ap50, ap75, aps, apm, apl, ar1, ar10, ar100, ars, arm, arl,
+        boxes_per_image. A size of which the examples have no object has no key.
+
+        Raises:
+            ValueError: results for other images than those, or no indices.
+        """
+        if not indices:
+            raise ValueError("evaluate needs at least one example, got no indices")
+        metrics = coco_box_metrics(coco_instances(dataset, indices), results)
+        named = {RESULT_NAMES[name]: value for name, value in metrics.items() if value >= 0}
+        return {**named, "boxes_per_image": len(results) / len(indices)}

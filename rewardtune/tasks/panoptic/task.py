@@ -1,0 +1,248 @@
+"""The panoptic task: codes of a stage I, rewarded for the segments that they decode to.
+
+Axes: S rollouts, T tokens of a sequence, Q probed tokens, H height, W width.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.images import decode_image
+from rewardtune.datasets.view import view_image
+from rewardtune.records import Score, View
+from rewardtune.tasks.panoptic.codec import (
+    in_image,
+    label_maps,
+    panoptic_target,
+    segment_ids,
+    segments_of,
+)
+from rewardtune.tasks.panoptic.dataset_metric import dataset_metrics
+from rewardtune.tasks.panoptic.files import (
+    PredictedMap,
+    ids_of_png,
+    png_of_ids,
+    segments_info,
+    write_predictions,
+)
+from rewardtune.tasks.panoptic.paint import draw_segments
+from rewardtune.tasks.panoptic.reward import FALSE_POSITIVE_WEIGHT, panoptic_reward_of_two_channels
+from rewardtune.tasks.uvim.config import SEMANTICS
+from rewardtune.tasks.uvim.options import StageOneOptions
+from rewardtune.tasks.uvim.task import StageOneTask
+
+SCORE_RULE = "segments"
+"""Segments do not overlap: there is nothing to rank."""
+
+RESULTS_NAME = "panoptic.json"
+_PNG = "png"
+"""Where a record holds its map: a PNG in base64, which files of results have beside them."""
+
+
+class PanopticOptions(StageOneOptions):
+    """Options of ``load_task("panoptic", ...)``."""
+
+    false_positive_weight: float = Field(default=FALSE_POSITIVE_WEIGHT, ge=0)
+    """Segments lost per predicted segment that matches nothing."""
+
+    min_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Predicted instances that cover no more than this share of the input become void."""
+
+
+class PanopticTask(StageOneTask[PanopticOptions]):
+    """Codec, reward and metric of panoptic segmentation: ``rewardtune.tasks.task.Task``."""
+
+    def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
+        """Validate the options and map stage I into memory.
+
+        Args:
+            options: the fields of ``PanopticOptions``.
+            categories: the data set's classes, in the order that codes know them by.
+
+        Raises:
+            ValueError: an option that is unknown or out of range, a stage I that cannot be read
+                or is for other labels or other classes.
+        """
+        super().__init__("panoptic", PanopticOptions, options, score_rule=SCORE_RULE)
+        self._categories = tuple(categories)
+        self._is_thing_C = np.array([category.is_thing for category in categories], dtype=bool)
+        self._check_classes()
+
+    def describe_vocabulary(self) -> dict[str, Any]:
+        """As that of every stage I, and what classes its maps are of."""
+        return {
+            **super().describe_vocabulary(),
+            "class_names": [category.name for category in self._categories],
+            "is_thing": self._is_thing_C.tolist(),
+        }
+
+    def target_tokens(
+        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
+    ) -> NDArray[np.int32]:
+        """The annotation seen in the view, encoded by stage I; nothing is drawn from ``rng``."""
+        labels = label_maps(example, view, input_size=self._checked_size(input_size))
+        return self._codec.encode(labels, _image(example, view, input_size=input_size))
+
+    def score(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Score:
+        """Rewards of a group's rollouts, in segments; see ``rewardtune.tasks.panoptic.reward``.
+
+        Components: "matched_iou" (earned) and "false_positive_penalty" (lost, <= 0) sum to the
+        reward; "true_positives", "false_positives" and "false_negatives" count segments.
+
+        Raises:
+            ValueError: tokens of another shape or vocabulary, an input of another size than
+                stage I's, or an example without annotation.
+        """
+        target = panoptic_target(example, view, input_size=self._checked_size(input_size))
+        map_SHW2 = self._maps(tokens_ST, example, view, input_size=input_size)
+        reward = panoptic_reward_of_two_channels(
+            map_SHW2[..., 0],
+            map_SHW2[..., 1],
+            target,
+            is_thing_C=self._is_thing_C,
+            false_positive_weight=self._options.false_positive_weight,
+        )
+        return Score(
+            reward_S=reward.reward_S,
+            components={
+                "matched_iou": reward.matched_iou_S,
+                "false_positive_penalty": reward.reward_S - reward.matched_iou_S,
+                "true_positives": reward.true_positives_S.astype(np.float64),
+                "false_positives": reward.false_positives_S.astype(np.float64),
+                "false_negatives": reward.false_negatives_S.astype(np.float64),
+            },
+        )
+
+    def decode(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> list[NDArray[np.int32]]:
+        """Maps of the rollouts, as large as the example's image: class and instance id [H, W, 2].
+
+        A class is the index of a category + 1; 0 is void, also outside the view.
+        """
+        maps_SHW2 = self._maps(tokens_ST, example, view, input_size=self._checked_size(input_size))
+        return [in_image(map_HW2, example, view) for map_HW2 in maps_SHW2]
+
+    def predict(
+        self,
+        tokens_T: NDArray[np.int32],
+        log_probs_T: NDArray[np.float32],
+        probe_log_probs_TQ: NDArray[np.float32],
+        example: Example,
+        view: View,
+        *,
+        input_size: int,
+        score_rule: str,
+    ) -> list[dict[str, Any]]:
+        """One sequence as COCO's panoptic result, its map beside it.
+
+        One record: image_id, file_name, segments_info, and "png", the map of segment ids as a
+        PNG in base64. The map has the image's own size.
+        """
+        self._check_rule(score_rule)
+        (map_HW2,) = self.decode(tokens_T[None], example, view, input_size=input_size)
+        id_HW, category_of = segments_of(map_HW2, is_thing_C=self._is_thing_C)
+        category_ids = {i: self._categories[label].id for i, label in category_of.items()}
+        return [
+            {
+                "image_id": example.image_id,
+                "file_name": f"{Path(example.file_name).stem}.png",
+                "segments_info": segments_info(id_HW, category_ids),
+                _PNG: base64.b64encode(png_of_ids(id_HW)).decode("ascii"),
+            }
+        ]
+
+    def evaluate(
+        self, results: Sequence[Mapping[str, Any]], dataset: Dataset, *, indices: Sequence[int]
+    ) -> dict[str, float]:
+        """Official panoptic quality over the examples at ``indices``, and segments per image.
+
+        Keys: pq, sq, rq, pq_things, pq_stuff, segments_per_image; see ``dataset_metrics``.
+        """
+        metrics = dataset_metrics(dataset, results, indices=indices, read_prediction=_ids_of)
+        num_segments = sum(len(record["segments_info"]) for record in results)
+        return {**metrics, "segments_per_image": num_segments / len(indices)}
+
+    def draw(
+        self, example: Example, records: Sequence[Mapping[str, Any]] | None
+    ) -> NDArray[np.uint8]:
+        """The picture with a record's segments laid over it, or with the annotation's."""
+        image_HWC = decode_image(example.image)
+        index_of = {category.id: index for index, category in enumerate(self._categories)}
+        if records is None:
+            id_HW = segment_ids(example)
+            category_of = {segment.id: segment.category for segment in example.segments}
+        else:
+            record = records[0]
+            id_HW = _ids_of(record).astype(np.int64)
+            category_of = {
+                segment["id"]: index_of[segment["category_id"]]
+                for segment in record["segments_info"]
+            }
+        return draw_segments(image_HWC, id_HW, category_of, is_thing_C=self._is_thing_C)
+
+    def write_results(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """COCO's files: ``panoptic.json`` and the folder ``panoptic`` of PNGs beside it."""
+        write_predictions(
+            folder / RESULTS_NAME,
+            (
+                PredictedMap(
+                    image_id=record["image_id"],
+                    file_name=record["file_name"],
+                    id_HW=_ids_of(record),
+                    category_ids={s["id"]: s["category_id"] for s in record["segments_info"]},
+                )
+                for record in records
+            ),
+            overwrite=True,
+        )
+
+    def _maps(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> NDArray[np.int32]:
+        """Maps of the view [S, H, W, 2]; those asked for last are kept."""
+        return self._decoded(
+            tokens_ST,
+            example,
+            view,
+            lambda: self._codec.decode_panoptic(
+                tokens_ST,
+                _image(example, view, input_size=input_size),
+                min_fraction=self._options.min_fraction,
+            ),
+        )
+
+    def _check_classes(self) -> None:
+        path, config = self._options.stage_one, self._codec.config
+        num_known = config.outputs[SEMANTICS] - 1
+        names = tuple(category.name for category in self._categories)
+        if num_known != len(names):
+            raise ValueError(
+                f"stage I {path} knows {num_known} classes but the data set has {len(names)}: "
+                f"name one that was trained on this data set's classes"
+            )
+        known = self._codec.class_names
+        if known is not None and known != names:
+            at = next(i for i, name in enumerate(names) if name != known[i])
+            raise ValueError(
+                f"stage I {path} calls class {at} '{known[at]}' but the data set '{names[at]}': "
+                f"name one that was trained on this data set's classes"
+            )
+
+
+def _image(example: Example, view: View, *, input_size: int) -> NDArray[np.float32]:
+    return view_image(decode_image(example.image), view, input_size=input_size)
+
+
+def _ids_of(record: Mapping[str, Any]) -> NDArray[np.uint32]:
+    return ids_of_png(base64.b64decode(record[_PNG]))

@@ -1,0 +1,228 @@
+"""The contract between the pipeline and a task, and how a task is found by name.
+
+A task's class may also have a static method that names the files its options speak of, such as
+document frequencies or the weights of a network::
+
+    @staticmethod
+    def artefacts(options: Mapping[str, Any]) -> Mapping[str, Path]:
+        return {"statistics": Path(options["statistics"])} if "statistics" in options else {}
+
+- It is called with ``task_options`` as the config has them, before they are validated and before
+  the task is built. A key is that of an option (dotted where tables are nested) and must stand
+  in the options; the value is the path as it is written there. No such method: no artefacts.
+- A path may name a file or a folder. A missing one is one clear error. Relative paths count from
+  the current folder; a reward worker on another machine looks in its ``--artefacts DIR`` first
+  (``rewardtune.tasks.artefacts.found_artefacts``).
+- ``load_task`` hands the task its options with each of these paths replaced by the absolute path
+  that was found: the task opens ``options["statistics"]`` and needs to resolve nothing.
+- In the run's identity and in the reward digest the hash of what a path holds stands in the
+  path's place: copies elsewhere are the same, a changed file is another run.
+
+Axes: S rollouts, T tokens of a sequence, Q probed tokens.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.records import Group, Score, TokenRewards, TokenTargets, View
+from rewardtune.tasks.artefacts import found_artefacts, named_artefacts, with_options
+
+
+class Task(Protocol):
+    """Codec, reward and metric of one kind of output. Pure: same in, same out; no torch."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def sequence_length(self) -> int: ...
+
+    @property
+    def stop_token(self) -> int | None:
+        """A sequence that draws this token is finished; None: every position is drawn."""
+        ...
+
+    @property
+    def probe_tokens(self) -> tuple[int, ...]:
+        """Tokens whose log-probs the sampler returns at every position."""
+        ...
+
+    @property
+    def score_rules(self) -> tuple[str, ...]:
+        """How predictions can be ranked; the first is the default."""
+        ...
+
+    def describe_vocabulary(self) -> dict[str, Any]:
+        """What the tokens mean, as JSON; policies store it to refuse another vocabulary."""
+        ...
+
+    def target_tokens(
+        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
+    ) -> NDArray[np.int32]:
+        """The example's annotation as a token sequence [T] for maximum likelihood."""
+        ...
+
+    def score(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Score:
+        """Rewards of a group's rollouts."""
+        ...
+
+    def decode(
+        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
+    ) -> Sequence[Any]:
+        """A group's rollouts as what a custom reward is given: one prediction each, in order.
+
+        In the frame of the example's own image, so that they can be held against its annotation:
+        a view that flips or zooms is undone. No scores and no log-probs: a reward must not know
+        how likely a rollout was. The task documents the type; whatever tokens there are decode
+        to something. Called right after ``score`` with the same tokens, so that a task whose
+        decoding is costly may keep the last one.
+        """
+        ...
+
+    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
+        """Soft targets to train beside the reward; None where the task has none."""
+        ...
+
+    def predict(
+        self,
+        tokens_T: NDArray[np.int32],
+        log_probs_T: NDArray[np.float32],
+        probe_log_probs_TQ: NDArray[np.float32],
+        example: Example,
+        view: View,
+        *,
+        input_size: int,
+        score_rule: str,
+    ) -> list[dict[str, Any]]:
+        """One decoded sequence as records of the task's official results file."""
+        ...
+
+    def evaluate(
+        self, results: Sequence[Mapping[str, Any]], dataset: Dataset, *, indices: Sequence[int]
+    ) -> dict[str, float]:
+        """The official metric of results records over the examples at ``indices``."""
+        ...
+
+
+@runtime_checkable
+class InputTask(Protocol):
+    """What a task has beside ``Task`` if its policy does not see the pictures as they are."""
+
+    def input_images(self, images_GHWC: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pictures in their views, in [-1, 1], as the policy is shown them."""
+        ...
+
+
+@runtime_checkable
+class AlternativesTask(Protocol):
+    """What a task has beside ``Task`` if it knows what tokens that were not drawn would earn."""
+
+    @property
+    def has_token_rewards(self) -> bool:
+        """Whether the options ask for them."""
+        ...
+
+    def token_rewards(self, group: Group, score: Score) -> TokenRewards:
+        """Of every valid group, at the same positions and tokens."""
+        ...
+
+
+@runtime_checkable
+class PicturedTask(Protocol):
+    """What a task has beside ``Task`` if its predictions are more than boxes on a picture."""
+
+    def draw(
+        self, example: Example, records: Sequence[Mapping[str, Any]] | None
+    ) -> NDArray[np.uint8]:
+        """One example's results records as a picture [H, W, 3]; None: its annotation."""
+        ...
+
+    def write_results(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """The official files of results records; what is there of an earlier call is replaced."""
+        ...
+
+
+@runtime_checkable
+class CuttingTask(Protocol):
+    """What a task has beside ``Task`` if it counts annotations that its sequences are short for."""
+
+    @property
+    def num_cut(self) -> int:
+        """Annotations of which ``target_tokens`` left out an end, so far."""
+        ...
+
+
+def load_task(
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    categories: Sequence[Category],
+    artefacts: Path | None = None,
+) -> Task:
+    """Build a task by name: ``rewardtune.tasks.NAME``, or any importable module.
+
+    Args:
+        name: a folder of ``rewardtune/tasks``, or the (dotted) name of a module of the user's.
+        options: the task's own settings, validated by the task.
+        categories: the training data's classes, with their instance counts.
+        artefacts: folder in which files that the options name are looked for first.
+
+    Raises:
+        ValueError: no such task, options it does not know, or a file that is missing.
+    """
+    built = task_class(name)
+    found = task_artefacts(name, options, folder=artefacts)
+    resolved = with_options(options, {key: str(path) for key, path in found.items()})
+    task: Task = built(resolved, categories=categories)
+    return task
+
+
+def task_artefacts(
+    name: str, options: Mapping[str, Any], *, folder: Path | None = None
+) -> dict[str, Path]:
+    """The files that a task's options name, by the option's key, where they lie here.
+
+    Raises:
+        ValueError: no such task, or a file that is missing.
+    """
+    of = f"task '{name}'"
+    return found_artefacts(named_artefacts(task_class(name), options, of=of), folder=folder, of=of)
+
+
+def task_class(name: str) -> Any:
+    """The class that a task's module names TASK.
+
+    Raises:
+        ValueError: no such task.
+    """
+    # Ours first: a module of the user's never shadows a task of the project.
+    for module_name in (f"rewardtune.tasks.{name}", name):
+        try:
+            module = importlib.import_module(module_name)
+            break
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise  # the module is there, and something that it imports is not
+    else:
+        raise ValueError(
+            f"task '{name}' is neither a folder of rewardtune/tasks/ nor a module that can be "
+            "imported: set task to 'detection', or put the folder of your own module on PYTHONPATH"
+        )
+    if not hasattr(module, "TASK"):
+        raise ValueError(
+            f"module {module.__name__} has no TASK: a task module names its class TASK"
+        )
+    return module.TASK

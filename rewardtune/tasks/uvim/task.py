@@ -1,0 +1,132 @@
+"""What the tasks of a stage I share: its codes are their tokens. Reads without torch.
+
+Axes: S rollouts, T tokens of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewardtune.datasets.example import Example
+from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.tasks.options import read_options
+from rewardtune.tasks.uvim.options import StageOneOptions, stage_one_artefact
+
+if TYPE_CHECKING:
+    from rewardtune.tasks.uvim.codec import StageOneCodec
+
+Options = TypeVar("Options", bound=StageOneOptions)
+
+
+class StageOneTask(Generic[Options]):
+    """The part of ``rewardtune.tasks.task.Task`` that follows from the stage I of the options."""
+
+    def __init__(
+        self, name: str, model: type[Options], options: Mapping[str, Any], *, score_rule: str
+    ) -> None:
+        """Validate the options and map stage I into memory.
+
+        Args:
+            name: of the task, and of what its stage I is for.
+            score_rule: the only one: nothing of a prediction is to be ranked.
+
+        Raises:
+            ValueError: an option that is unknown or out of range, or a stage I that cannot be
+                read or is for something else.
+        """
+        from rewardtune.tasks.uvim.codec import DecodeSettings, open_codec
+
+        self._name = name
+        self._score_rule = score_rule
+        self._options = read_options(model, options, task=name)
+        settings = DecodeSettings(
+            dtype=self._options.decode_dtype,
+            batch=self._options.decode_batch,
+            threads=self._options.decode_threads,
+        )
+        self._codec: StageOneCodec = open_codec(self._options.stage_one, settings)
+        if self._codec.config.kind != name:
+            raise ValueError(
+                f"stage I {self._options.stage_one} is for {self._codec.config.kind}: name one "
+                f"for {name} in task_options.stage_one"
+            )
+        self._last: tuple[tuple[Any, ...], NDArray[Any]] | None = None
+
+    @staticmethod
+    def artefacts(options: Mapping[str, Any]) -> Mapping[str, Path]:
+        return stage_one_artefact(options)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def codec(self) -> StageOneCodec:
+        return self._codec
+
+    @property
+    def vocab_size(self) -> int:
+        return self._codec.vocab_size
+
+    @property
+    def sequence_length(self) -> int:
+        return self._codec.sequence_length
+
+    @property
+    def stop_token(self) -> None:
+        """There is none: every position holds a code."""
+        return None
+
+    @property
+    def probe_tokens(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def score_rules(self) -> tuple[str, ...]:
+        return (self._score_rule,)
+
+    def describe_vocabulary(self) -> dict[str, Any]:
+        """What each token means, as JSON: a code of the one stage I that made it."""
+        return {
+            "task": self.name,
+            "vocab_size": self.vocab_size,
+            "sequence_length": self.sequence_length,
+            "stage_one": self._codec.digest,
+        }
+
+    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
+        return None
+
+    def _decoded(
+        self,
+        tokens_ST: NDArray[np.int32],
+        example: Example,
+        view: View,
+        decode: Callable[[], NDArray[Any]],
+    ) -> NDArray[Any]:
+        """What ``decode`` makes of these tokens; what was asked for last is kept."""
+        wanted = (example.image_id, view, tokens_ST.shape, tokens_ST.tobytes())
+        if self._last is None or self._last[0] != wanted:
+            self._last = (wanted, decode())
+        return self._last[1]
+
+    def _checked_size(self, input_size: int) -> int:
+        needed = self._codec.config.input_size
+        if input_size != needed:
+            raise ValueError(
+                f"the policy sees {input_size} x {input_size} pixels but stage I "
+                f"{self._options.stage_one} decodes {needed} x {needed}: set policy.input_size to "
+                f"{needed}, or name another task_options.stage_one"
+            )
+        return input_size
+
+    def _check_rule(self, score_rule: str) -> None:
+        if score_rule != self._score_rule:
+            raise ValueError(
+                f"score_rule '{score_rule}' is unknown: there is '{self._score_rule}' alone"
+            )

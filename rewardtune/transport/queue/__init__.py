@@ -1,0 +1,1 @@
+"""Job queues: groups on their way to be scored, and their scores."""

@@ -1,0 +1,50 @@
+"""From a URL to the queue or store behind it.
+
+``redis://`` and ``rediss://`` name a Redis, ``ray://NAMESPACE/NAME`` an actor of the Ray cluster
+that this process belongs to, ``file://PATH`` a folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits
+from rewardtune.transport.weights.file_weights import FileWeightStore
+from rewardtune.transport.weights.weight_store import WeightStore
+
+
+def connect_queue(url: str, *, run: str, lease_seconds: float) -> JobQueue:
+    """A queue that exists already.
+
+    Raises:
+        ValueError: no such kind of URL.
+        QueueUnavailable, QueueRefused: as the queue says.
+    """
+    parts = urlsplit(url)
+    # Each kind needs a library that the others do without.
+    if parts.scheme in ("redis", "rediss"):
+        from rewardtune.transport.queue.redis_queue import RedisJobQueue
+
+        return RedisJobQueue.connect(url, run=run, limits=QueueLimits(lease_seconds=lease_seconds))
+    if parts.scheme == "ray":
+        from rewardtune.transport.queue.ray_queue import join_ray_queue
+
+        return join_ray_queue(parts.path.lstrip("/"), parts.netloc)
+    raise ValueError(f"'{url}' names no job queue: use redis://HOST:PORT, or ray://NAMESPACE/NAME")
+
+
+def connect_weights(url: str) -> WeightStore:
+    """A weight store that exists already.
+
+    Raises:
+        ValueError: no such kind of URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "ray":
+        from rewardtune.transport.weights.ray_weights import join_ray_weights
+
+        return join_ray_weights(parts.path.lstrip("/"), parts.netloc)
+    if parts.scheme == "file":
+        return FileWeightStore(Path(parts.path))
+    raise ValueError(f"'{url}' names no weight store: use ray://NAMESPACE/NAME, or file:///FOLDER")

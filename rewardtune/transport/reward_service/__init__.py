@@ -1,0 +1,1 @@
+"""Rewards over gRPC: messages, client and server."""

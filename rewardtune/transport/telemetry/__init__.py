@@ -1,0 +1,1 @@
+"""What processes report of themselves, and where Prometheus finds it."""

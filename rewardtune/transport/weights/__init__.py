@@ -1,0 +1,1 @@
+"""Weight stores: what the learner publishes and samplers fetch."""

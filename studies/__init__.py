@@ -1,0 +1,1 @@
+"""What tuning gains, and controls for it: the programs behind the records of evidence/studies."""

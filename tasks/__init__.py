@@ -1,1 +1,0 @@
-"""What "good" means: data sets, their order, and one folder per task."""

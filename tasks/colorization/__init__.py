@@ -1,5 +1,0 @@
-"""Colorization: pictures from their grey versions, rewarded for vivid and diverse colour."""
-
-from tasks.colorization.task import ColorizationTask
-
-TASK = ColorizationTask

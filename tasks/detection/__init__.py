@@ -1,5 +1,0 @@
-"""Object detection: COCO-style boxes, the recall and mAP rewards, COCO AP."""
-
-from tasks.detection.task import DetectionTask
-
-TASK = DetectionTask

@@ -1,0 +1,74 @@
+"""Reward workers whose commit is not atomic: a result can be seen, or left behind, half done.
+
+A build for ``tests.faults.crash_equivalence``, which must find it out.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from rewardtune.cluster.driver.cluster import Service
+from rewardtune.cluster.hosts import reward_worker as reward_worker_host
+from rewardtune.cluster.hosts.reward_worker import RewardWorkerHost
+from rewardtune.cluster.launch import RayCluster
+from rewardtune.records import ScoredGroup
+from rewardtune.transport.queue.job_queue import CommitOutcome, Job, JobQueue, QueueLimits
+from rewardtune.transport.queue.redis_queue import RedisJobQueue
+from rewardtune.transport.wire import scored_group_from_bytes, scored_group_to_bytes
+
+PAUSE_SECONDS = 0.02
+"""Between the two writes."""
+
+
+class TwoWritesQueue(RedisJobQueue):
+    """Settles a job first, with rewards that are yet to come, and fills them in afterwards."""
+
+    def commit(self, job: Job, worker: str, scored: bytes) -> CommitOutcome:
+        outcome = super().commit(job, worker, without_rewards(scored))
+        if outcome is CommitOutcome.ACCEPTED:
+            pause()
+            self._client.set(self._key(f"{job.term}:result:{job.ordinal}"), b"s" + scored, xx=True)
+        return outcome
+
+
+def pause() -> None:
+    time.sleep(PAUSE_SECONDS)
+
+
+def without_rewards(scored: bytes) -> bytes:
+    whole = scored_group_from_bytes(scored)
+    unknown_S = np.zeros_like(whole.score.reward_S)
+    return scored_group_to_bytes(ScoredGroup(whole.group, replace(whole.score, reward_S=unknown_S)))
+
+
+class TwoWritesHost(RewardWorkerHost):
+    """A reward worker of that build; ``queue`` must be a Redis."""
+
+    def begin(self) -> dict[str, Any]:
+        with mock.patch.object(reward_worker_host, "connect_queue", _connect):
+            return super().begin()
+
+
+class TwoWritesCluster(RayCluster):
+    """Starts workers of that build in the place of ours."""
+
+    def start(
+        self, name: str, build: type[Any], settings: str, *, num_cpus: int, num_gpus: float
+    ) -> Service:
+        is_worker = build is RewardWorkerHost
+        return super().start(
+            name,
+            TwoWritesHost if is_worker else build,
+            settings,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+        )
+
+
+def _connect(url: str, *, run: str, lease_seconds: float) -> JobQueue:
+    return TwoWritesQueue.connect(url, run=run, limits=QueueLimits(lease_seconds=lease_seconds))

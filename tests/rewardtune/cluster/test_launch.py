@@ -1,0 +1,233 @@
+"""A run on Ray: the same weights as in one process, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from learner.checkpoint import CheckpointError
+from learner.ledger import Ledger
+from learner.source import QueueSource
+from reward_workers.scoring.score import score_group
+from rewardtune.cluster.driver.driver import Driver
+from rewardtune.cluster.launch import tune_on_ray
+from rewardtune.config.run_config import ConfigError, OperationsConfig, RunConfig
+from rewardtune.policies.weights import pack_weights
+from rewardtune.records import Group, Published, Score, ScoredGroup
+from rewardtune.run import local
+from rewardtune.run.assembly import assemble, data_order
+from rewardtune.run.directory import RunDirectory
+from rewardtune.run.local import tune
+from rewardtune.run.state import save_run
+from rewardtune.run.tuning import TuningLoop
+from rewardtune.transport.queue.connect import connect_queue, connect_weights
+from rewardtune.transport.queue.job_queue import DeadLetter, Term
+from rewardtune.transport.term import StaleTerm
+from rewardtune.transport.wire import group_from_bytes
+from tests.rewardtune.ray_run import DriverLog, config_of, final_state
+from tests.rewardtune.tiny_run import SILENT, weight_digest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _actors_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of the tests are imported by reward workers too."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def test_a_sampler_a_reward_worker_and_the_learner_are_killed_and_nothing_shows(
+    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
+) -> None:
+    victims = {3: "sampler", 5: "reward_worker", 8: "learner"}
+    config = config_of(data, pretrained, tmp_path / "ray", num_each=2)
+
+    def kill(driver: Driver, step: int) -> None:
+        if (kind := victims.pop(step, None)) is not None:
+            services = driver.status()["services"]
+            os.kill(next(s["pid"] for s in services if s["kind"] == kind), signal.SIGKILL)
+        elif step == 10:
+            a_learner_of_an_earlier_term_can_do_no_harm(config)
+
+    undisturbed = tune(config_of(data, pretrained, tmp_path / "local"), SILENT)
+    log = DriverLog(kill)
+    result = tune_on_ray(config, log, on_driver=log.take)
+    assert result.is_finished
+    assert victims == {}
+    assert len([m for m in log.messages if "started again" in m]) == 3
+    assert weight_digest(tmp_path / "ray/policy.safetensors") == weight_digest(
+        undisturbed.directory / "policy.safetensors"
+    )
+    state = final_state(tmp_path / "ray")
+    assert state["term"] == 1
+    assert state["ledger"]["num_batches"] == 12
+    assert state["ledger"]["invalid"] == state["ledger"]["skipped"] == []
+
+
+def a_learner_of_an_earlier_term_can_do_no_harm(config: RunConfig) -> None:
+    """One that was thought dead is back, beside the one that has taken over."""
+    zombie = Term(number=0, spec=b"", capacity=2 * config.learner.batch_size)
+    namespace = f"ray://rewardtune-{config.run_name}"
+    queue = connect_queue(f"{namespace}/queue", run=config.run_name, lease_seconds=2)
+    store = connect_weights(f"{namespace}/weights")
+    weights = pack_weights(torch.nn.Linear(2, 2), dtype=torch.float32)
+    with pytest.raises(StaleTerm):
+        QueueSource(queue, zombie, patience_seconds=1).consumed(before=1000)
+    with pytest.raises(StaleTerm):
+        queue.put(zombie.number, 1000, b"")
+    with pytest.raises(StaleTerm):
+        store.publish(Published(zombie.number, 99), weights)
+    run = RunDirectory(config.operations.directory, term=zombie.number, checkpoint=None)
+    parts = assemble(config)
+    source = QueueSource(queue, zombie, patience_seconds=1)
+    loop = TuningLoop(parts, term=zombie.number, store=store, source=source)
+    with pytest.raises(RuntimeError, match="another process has taken over"):
+        save_run(parts, run, loop)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "said"),
+    [
+        ("another seed", ConfigError, "holds another run, which differs in seed: 5 -> 6"),
+        ("config.json", ConfigError, "config.json cannot be read"),
+        ("checkpoints", CheckpointError, "every checkpoint in .* is damaged"),
+    ],
+)
+def test_a_directory_that_cannot_be_gone_on_with_is_refused_before_anything_starts(
+    data: Path, pretrained: Path, tmp_path: Path, damage: str, error: type[Exception], said: str
+) -> None:
+    directory = tmp_path / "run"
+    tune(config_of(data, pretrained, directory, learner={"num_steps": 2}), SILENT)
+    if damage == "config.json":
+        (directory / damage).write_text("{")
+    for state in directory.glob("checkpoints/*/state.json") if damage == "checkpoints" else ():
+        state.write_text("{}")
+    changes = {"seed": 6} if damage == "another seed" else {}
+    before = sorted(directory.rglob("*"))
+    log = DriverLog()
+    with pytest.raises(error, match=said):
+        tune_on_ray(
+            config_of(data, pretrained, directory, learner={"num_steps": 2}, **changes),
+            log,
+            on_driver=log.take,
+        )
+    assert log.driver is None
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_a_run_that_was_drained_goes_on_to_the_same_weights(
+    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
+) -> None:
+    def drain(driver: Driver, step: int) -> None:
+        if step == 3:
+            driver.drain()
+
+    short: dict[str, Any] = {"depth": 0, "learner": {"num_steps": 8}}
+    undisturbed = tune(config_of(data, pretrained, tmp_path / "local", **short), SILENT)
+    config = config_of(data, pretrained, tmp_path / "drained", **short)
+    first, second = DriverLog(drain), DriverLog()
+    assert not tune_on_ray(config, first, on_driver=first.take).is_finished
+    assert tune_on_ray(config, second, on_driver=second.take).is_finished
+    assert first.steps[-1] < second.steps[0] == first.steps[-1] + 1
+    assert weight_digest(tmp_path / "drained/policy.safetensors") == weight_digest(
+        undisturbed.directory / "policy.safetensors"
+    )
+
+
+def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
+    data: Path,
+    pretrained: Path,
+    tmp_path: Path,
+    ray_session: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = config_of(
+        data,
+        pretrained,
+        tmp_path / "run",
+        task="tests.rewardtune.refuses_one",
+        learner={"num_steps": 4},
+    )
+    letters: list[DeadLetter] = []
+
+    def look(driver: Driver, step: int) -> None:
+        if step == 4:
+            letters.extend(driver.dead_letters())
+
+    log = DriverLog(look)
+    assert tune_on_ray(config, log, on_driver=log.take).is_finished
+    ledger = Ledger.from_state(final_state(tmp_path / "run")["ledger"])
+    order = data_order(assemble(config))
+    is_seven = [
+        group_from_bytes(letter.body).example == order.entry(letter.ordinal).example
+        for letter in letters
+    ]
+    assert ledger.invalid == [letter.ordinal for letter in letters] != []
+    assert all(is_seven)
+    assert len({order.entry(letter.ordinal).example for letter in letters}) == 1
+    assert {failure.message for letter in letters for failure in letter.failures} == {
+        "RuntimeError: image 7 is beyond me"
+    }
+    num_lost = len(ledger.invalid) + len(ledger.skipped)
+    assert ledger.num_admitted == 4 * config.learner.batch_size == ledger.num_trained + num_lost
+    # In one process, where somebody else says that these groups are not valid.
+    monkeypatch.setattr(local, "score_group", _score_or_invalid)
+    directory = tune(config.model_copy(update={"operations": _elsewhere(config)}), SILENT).directory
+    assert final_state(directory)["ledger"] == ledger.to_state()
+    assert weight_digest(tmp_path / "run/policy.safetensors") == weight_digest(
+        directory / "policy.safetensors"
+    )
+
+
+def test_a_custom_reward_that_fails_on_one_image_gives_the_weights_of_a_run_in_one_process(
+    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
+) -> None:
+    use = "tests.rewardtune.fails_on_seven:few_boxes"
+    config = config_of(
+        data,
+        pretrained,
+        tmp_path / "run",
+        reward={"sum": {"task": 1.0, "few": 0.1}, "parts": {"few": {"use": use}}},
+        learner={"num_steps": 4},
+    )
+    letters: list[DeadLetter] = []
+
+    def look(driver: Driver, step: int) -> None:
+        if step == 4:
+            letters.extend(driver.dead_letters())
+
+    log = DriverLog(look)
+    assert tune_on_ray(config, log, on_driver=log.take).is_finished
+    ledger = final_state(tmp_path / "run")["ledger"]
+    assert ledger["invalid"] == [letter.ordinal for letter in letters] != []
+    for letter in letters:
+        for failure in letter.failures:
+            assert failure.message.startswith(f"reward 'few' ({use}), image ")
+            assert failure.message.endswith("(id 7): LookupError: image 7 is beyond me")
+    assert (tmp_path / "run/code/tests/rewardtune/fails_on_seven.py").is_file()
+    directory = tune(config.model_copy(update={"operations": _elsewhere(config)}), SILENT).directory
+    assert final_state(directory)["ledger"] == ledger
+    assert weight_digest(tmp_path / "run/policy.safetensors") == weight_digest(
+        directory / "policy.safetensors"
+    )
+
+
+def _score_or_invalid(group: Group, **told: Any) -> ScoredGroup:
+    try:
+        return score_group(group, **told)
+    except RuntimeError:
+        nothing_S = np.full(len(group.tokens_ST), np.nan)
+        return ScoredGroup(group=group, score=Score(reward_S=nothing_S, is_valid=False))
+
+
+def _elsewhere(config: RunConfig) -> OperationsConfig:
+    directory = config.operations.directory
+    return config.operations.model_copy(
+        update={"directory": directory.with_name(f"{directory.name}-elsewhere")}
+    )
