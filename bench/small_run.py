@@ -165,7 +165,7 @@ def live(config: RunConfig, log: RunLog) -> Iterator[Driver]:
 def queue_of(config: RunConfig) -> JobQueue:
     """Another connection to the queue of a run that is live."""
     settings = config.cluster
-    url = settings.redis or f"ray://rewardtune-{config.run_name}/queue"
+    url = settings.queue or f"ray://rewardtune-{config.run_name}/queue"
     return connect_queue(url, run=config.run_name, lease_seconds=settings.lease_seconds)
 
 

@@ -9,7 +9,9 @@ import typer
 
 
 def reward_worker(
-    redis: Annotated[str, typer.Option(help="URL of the run's queue: redis://HOST:PORT.")],
+    queue: Annotated[
+        str, typer.Option("--queue", "--redis", help="URL of the run's queue: redis://HOST:PORT.")
+    ],
     run: Annotated[str, typer.Option(help="Name of the run.")],
     data: Annotated[Path, typer.Option(help="Folder of the run's training data.")],
     code: Annotated[
@@ -65,7 +67,7 @@ def reward_worker(
     try:
         exit_code = serve(
             config,
-            queue_url=redis,
+            queue_url=queue,
             run=run,
             data_path=data,
             artefacts_path=artefacts,

@@ -95,11 +95,11 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
     settings = config.cluster
     namespace = f"rewardtune-{config.run_name}"
     limits = QueueLimits(lease_seconds=settings.lease_seconds)
-    if settings.redis is None:
+    if settings.queue is None:
         queue_url = f"ray://{namespace}/queue"
         queue: JobQueue = start_ray_queue("queue", namespace, limits)
     else:
-        queue_url = settings.redis
+        queue_url = settings.queue
         queue = connect_queue(queue_url, run=config.run_name, lease_seconds=settings.lease_seconds)
     weights = start_ray_weights("weights", namespace)
     spec = make_spec(

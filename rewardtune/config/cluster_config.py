@@ -28,10 +28,10 @@ class ClusterConfig(BaseModel):
     """Of each learner."""
 
     num_reward_workers: int = Field(default=2, ge=0)
-    """Actors that score. 0: all of them are outside Ray, which needs ``redis``."""
+    """Actors that score. 0: all of them are outside Ray, which needs ``queue``."""
 
-    redis: str | None = None
-    """URL of the Redis that holds the job queue; None: a Ray actor holds it."""
+    queue: str | None = None
+    """URL of the job queue, redis://HOST:PORT; None: an actor of the run's Ray holds it."""
 
     lease_seconds: PositiveFloat = 30.0
     """A group whose worker says nothing for so long goes to another one."""

@@ -17,6 +17,8 @@ from rewardtune.config.run_config import ConfigError, RunConfig
 
 _TAG = "kind"
 """The key that says which of several sections a table is."""
+_RENAMED = {"cluster.redis": "cluster.queue"}
+"""Keys of earlier configs, which are refused by what they are called now."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -106,6 +108,8 @@ def _explain(problem: ErrorDetails) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     value = _show(problem["input"])
     if kind == "extra_forbidden":
+        if key in _RENAMED:
+            return f"{key} = {value}: it is called {_RENAMED[key]} now, write that"
         table = f"[{'.'.join(path[:-1])}]" if len(path) > 1 else "the top level"
         hint = f"did you mean {nearest}? " if (nearest := _nearest_key(path)) else ""
         return f"unknown key {key} = {value}: {hint}keys of {table}: {', '.join(siblings)}"

@@ -388,7 +388,7 @@ def test_the_reward_workers_command_is_one_that_the_program_takes() -> None:
 def test_the_workers_are_told_what_the_run_is_told() -> None:
     _, _, *arguments = _reward_container()["command"]
     told = _parsed(arguments)
-    run = load_config(DEPLOY / "kuberay/base/run.toml", ["cluster.redis=redis://h:1"])
+    run = load_config(DEPLOY / "kuberay/base/run.toml", ["cluster.queue=redis://h:1"])
     assert told["threads"] == run.reward_workers.threads
     assert told["lease_seconds"] == run.cluster.lease_seconds
     assert told["data"] == run.data.train

@@ -206,7 +206,7 @@ class Check:
             )
         redis = RedisProcess(self.folder / f"redis-{depth}")
         try:
-            way("c", _KILLS, redis=redis.url, num_samplers=2, num_reward_workers=3)
+            way("c", _KILLS, queue=redis.url, num_samplers=2, num_reward_workers=3)
             way("d", [Blow(7, "learner killed", _kill("learner"))], num_samplers=1)
             way(
                 "e",
@@ -214,7 +214,7 @@ class Check:
                     Blow(6, "Redis killed", lambda driver: redis.restart()),
                     Blow(14, "Redis wiped", lambda driver: redis.wipe()),
                 ],
-                redis=redis.url,
+                queue=redis.url,
                 num_samplers=1,
             )
         finally:
@@ -224,7 +224,7 @@ class Check:
     def broken_way(self) -> str:
         """As (c) at depth 0, with workers of another build."""
         redis = RedisProcess(self.folder / "redis-broken")
-        cluster = {"redis": redis.url, "num_samplers": 2, "num_reward_workers": 3}
+        cluster = {"queue": redis.url, "num_samplers": 2, "num_reward_workers": 3}
         config = self.config("broken", depth=0, cluster=cluster)
         try:
             with mock.patch.object(launch, "RayCluster", TwoWritesCluster):

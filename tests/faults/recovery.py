@@ -199,7 +199,7 @@ def _config(folder: Path, start: Path, redis_url: str) -> RunConfig:
             "num_reward_workers": 2,
             "lease_seconds": LEASE_SECONDS,
             "metrics_port": 0,
-            "redis": redis_url,
+            "queue": redis_url,
         },
         operations={"checkpoint_every": 5},
     )

@@ -133,7 +133,7 @@ def worker(
     hooks = folder / "hooks"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(WITHOUT.format(absent=without))
-    command = [sys.executable, "-m", "rewardtune", "reward-worker", "--redis", url]
+    command = [sys.executable, "-m", "rewardtune", "reward-worker", "--queue", url]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--run", "test", "--data", str(data)],

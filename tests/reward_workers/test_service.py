@@ -165,7 +165,7 @@ def test_a_worker_outside_takes_a_custom_reward_from_a_folder_that_it_is_told_of
     shutil.copytree(USER_FOLDER, code, ignore=shutil.ignore_patterns("__pycache__"))
     open_term(queue, spec_of(data, "by_token", {}, reward="values_by_token:largest"))
     queue.put(0, 0, group_of(0, 1, 2, 3))
-    command = ["reward-worker", "--redis", server.url, "--run", "test", "--data", str(data)]
+    command = ["reward-worker", "--queue", server.url, "--run", "test", "--data", str(data)]
     program = [sys.executable, "-m", "rewardtune", *command, "--lease-seconds", "1"]
     with subprocess.Popen([*program, "--code", str(code)], cwd=ROOT) as worker:
         try:

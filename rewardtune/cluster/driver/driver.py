@@ -150,9 +150,9 @@ class Driver:
                 f"reward workers inside Ray can be 0 to {MAX_REWARD_WORKERS}, got {count}: start "
                 "more of them outside, by rewardtune reward-worker"
             )
-        if count == 0 and self._config.cluster.redis is None:
+        if count == 0 and self._config.cluster.queue is None:
             raise ValueError(
-                "without reward workers nothing is scored: 0 inside Ray needs cluster.redis, "
+                "without reward workers nothing is scored: 0 inside Ray needs cluster.queue, "
                 "through which others score"
             )
 

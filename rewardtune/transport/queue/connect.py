@@ -1,17 +1,14 @@
-"""From a URL to the queue or store behind it.
+"""From a URL to the job queue behind it.
 
 ``redis://`` and ``rediss://`` name a Redis, ``ray://NAMESPACE/NAME`` an actor of the Ray cluster
-that this process belongs to, ``file://PATH`` a folder.
+that this process belongs to.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits
-from rewardtune.transport.weights.file_weights import FileWeightStore
-from rewardtune.transport.weights.weight_store import WeightStore
 
 
 def connect_queue(url: str, *, run: str, lease_seconds: float) -> JobQueue:
@@ -32,19 +29,3 @@ def connect_queue(url: str, *, run: str, lease_seconds: float) -> JobQueue:
 
         return join_ray_queue(parts.path.lstrip("/"), parts.netloc)
     raise ValueError(f"'{url}' names no job queue: use redis://HOST:PORT, or ray://NAMESPACE/NAME")
-
-
-def connect_weights(url: str) -> WeightStore:
-    """A weight store that exists already.
-
-    Raises:
-        ValueError: no such kind of URL.
-    """
-    parts = urlsplit(url)
-    if parts.scheme == "ray":
-        from rewardtune.transport.weights.ray_weights import join_ray_weights
-
-        return join_ray_weights(parts.path.lstrip("/"), parts.netloc)
-    if parts.scheme == "file":
-        return FileWeightStore(Path(parts.path))
-    raise ValueError(f"'{url}' names no weight store: use ray://NAMESPACE/NAME, or file:///FOLDER")

@@ -27,7 +27,7 @@ def test_an_address_where_nobody_listens_is_named(data: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"redis://127.0.0.1:{taken.getsockname()[1]}"
-        result = run("--redis", url, "--run", "test", "--data", data)
+        result = run("--queue", url, "--run", "test", "--data", data)
     assert isinstance(result.exception, ConnectionError)
     assert url.removeprefix("redis://") in str(result.exception)
 
@@ -35,11 +35,11 @@ def test_an_address_where_nobody_listens_is_named(data: Path) -> None:
 def test_a_wrong_password_is_bad_input(data: Path, tmp_path: Path) -> None:
     with running(redis_binaries()["redis-6.2"], tmp_path, password="right") as server:
         url = server.url.replace("right", "wrong")
-        result = run("--redis", url, "--run", "test", "--data", data)
+        result = run("--queue", url, "--run", "test", "--data", data)
     assert isinstance(result.exception, ValueError)
     assert "password" in str(result.exception) and "wrong" not in str(result.exception)
 
 
 def test_a_queue_of_no_known_kind_is_bad_input(data: Path) -> None:
-    result = run("--redis", "http://host", "--run", "test", "--data", data)
+    result = run("--queue", "http://host", "--run", "test", "--data", data)
     assert isinstance(result.exception, ValueError)

@@ -26,7 +26,8 @@ from rewardtune.run.directory import RunDirectory
 from rewardtune.run.local import tune
 from rewardtune.run.state import save_run
 from rewardtune.run.tuning import TuningLoop
-from rewardtune.transport.queue.connect import connect_queue, connect_weights
+from rewardtune.transport.queue.connect import connect_queue
+from rewardtune.transport.weights.connect import connect_weights
 from rewardtune.transport.queue.job_queue import DeadLetter, Term
 from rewardtune.transport.term import StaleTerm
 from rewardtune.transport.wire import group_from_bytes

@@ -143,6 +143,16 @@ def test_an_override_that_cannot_be_read_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_key_that_was_renamed_says_what_it_is_called_now(path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, ["cluster.redis=redis://127.0.0.1:6379"])
+    assert 'cluster.redis = "redis://127.0.0.1:6379": it is called cluster.queue now' in str(
+        caught.value
+    )
+    config = load_config(path, ["cluster.queue=redis://127.0.0.1:6379"])
+    assert config.cluster.queue == "redis://127.0.0.1:6379"
+
+
 def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="absent.toml cannot be read: No such file"):
         load_config(tmp_path / "absent.toml")

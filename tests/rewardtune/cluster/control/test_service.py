@@ -91,7 +91,7 @@ def test_a_real_driver_can_be_served(tmp_path: Path) -> None:
         assert client.explain(0)["whereabouts"] == "not_due"
         assert client.dead_letters() == ([], 0)
         assert client.scale_reward_workers(3) == 2
-        with pytest.raises(Refused, match=r"0 inside Ray needs cluster\.redis"):
+        with pytest.raises(Refused, match=r"0 inside Ray needs cluster\.queue"):
             client.scale_reward_workers(0)
         with pytest.raises(Refused, match="can be 0 to 1000, got 1001"):
             client.scale_reward_workers(1001)
