@@ -28,8 +28,9 @@ from rewardtune.cluster.launch import tune_on_ray
 from rewardtune.config.config_file import load_config
 from rewardtune.config.run_config import RunConfig
 from rewardtune.datasets.digits.files import write_digits
-from rewardtune.run.local import RunResult, tune
+from rewardtune.run.local import tune
 from rewardtune.run.log import RunLog
+from rewardtune.run.result import RunResult
 
 OUTPUT = EVIDENCE / "bench" / "ray_ratio.jsonl"
 CONFIG = Path("configs/digits_detection_map.toml")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from rewardtune.config.run_config import RunConfig
-from rewardtune.run.local import RunResult, pretrain, tune
+from rewardtune.run.local import pretrain, tune
 from rewardtune.run.log import open_run_log
+from rewardtune.run.result import RunResult
 
 
 def finished_run(config: RunConfig) -> RunResult:

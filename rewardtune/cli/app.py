@@ -30,7 +30,7 @@ from rewardtune.cli.task_options import task_options
 if TYPE_CHECKING:
     from rewardtune.config.run_config import RunConfig
     from rewardtune.policies.draw import Decoding
-    from rewardtune.run.local import RunResult
+    from rewardtune.run.result import RunResult
 
 # Before torch is imported: idle threads that spin slow two processes on two cores several times.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

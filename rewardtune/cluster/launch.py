@@ -32,8 +32,8 @@ from rewardtune.cluster.job_bundle import write_code
 from rewardtune.config.run_config import ConfigError, RunConfig
 from rewardtune.run.assembly import Parts, assemble, build_reward
 from rewardtune.run.directory import check_run
-from rewardtune.run.local import RunResult
 from rewardtune.run.log import RunLog
+from rewardtune.run.result import RunResult
 from rewardtune.run.stopping import stop_on_signal
 from rewardtune.transport.queue.connect import connect_queue
 from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits

@@ -25,9 +25,9 @@ from rewardtune.evaluation.evaluate import Evaluation, evaluate_policy
 from rewardtune.evaluation.paint import picture_grid
 from rewardtune.evaluation.predict import ReadyPolicy, by_image, picture_of, policy_of_run
 from rewardtune.json_file import write_json
-from rewardtune.run.local import RunResult
 from rewardtune.run.log import LOG_NAME, RunLog, open_run_log, read_run_log
 from rewardtune.run.progress import counting
+from rewardtune.run.result import RunResult
 from rewardtune.tasks.captioning.caption_sources import captions_of
 from rewardtune.tasks.captioning.cider.frequency_builder import (
     CountingOptions,

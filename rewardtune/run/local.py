@@ -7,9 +7,7 @@ same loop stands in ``rewardtune.run.tuning``, and what is called here goes thro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,30 +15,19 @@ from learner.source import Collected
 from reward_workers.scoring.reward import RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.config.run_config import RunConfig
-from rewardtune.evaluation.evaluate import evaluate_policy
 from rewardtune.evaluation.history import History
-from rewardtune.policies.draw import GREEDY, Decoding
 from rewardtune.records import Group, Published, Score, ScoredGroup
 from rewardtune.run.assembly import Parts, assemble, build_reward, build_sampler
 from rewardtune.run.directory import RunDirectory, open_run
+from rewardtune.run.holdout import holdout_metrics
 from rewardtune.run.log import RunLog
 from rewardtune.run.pretraining import PretrainingLoop
+from rewardtune.run.result import RunResult, finished
 from rewardtune.run.state import restore_run, save_run, write_policy
 from rewardtune.run.stopping import stop_on_signal
 from rewardtune.run.tuning import TuningLoop, step_record
 from rewardtune.run.unscored import TOO_MANY_UNSCORED, UnscoredGroups
 from rewardtune.transport.weights.weight_store import MemoryWeightStore, WeightStore
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    directory: Path
-    policy_path: Path
-    """The policy to use: best on the holdout set where there is one, else the last."""
-    metrics: Mapping[str, float]
-    """Holdout metrics of that policy; empty without a holdout set."""
-    is_finished: bool
-    """False: stopped by a signal; the same call takes it up again."""
 
 
 def tune(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult:
@@ -175,35 +162,3 @@ def _evaluate(parts: Parts, run: RunDirectory, log: RunLog, history: History, *,
     log.evaluation(step, metrics)
     if history.add(step, metrics):
         write_policy(parts, run.best_policy_path, step=step)
-
-
-def holdout_metrics(parts: Parts) -> Mapping[str, float] | None:
-    """How good the policy is on the holdout set as the config measures it; None without one."""
-    if parts.holdout is None:
-        return None
-    settings = parts.config.evaluation
-    wanted = len(parts.holdout) if settings.num_examples is None else settings.num_examples
-    evaluation = evaluate_policy(
-        parts.policy,
-        parts.task,
-        parts.holdout,
-        indices=range(min(wanted, len(parts.holdout))),
-        score_rules=[settings.score_rule] if settings.score_rule else None,
-        decoding=GREEDY
-        if settings.decoding == "greedy"
-        else Decoding(temperature=settings.temperature, top_p=settings.top_p),
-        seed=parts.config.seed,
-        view=parts.config.data.views.whole,
-    )
-    return evaluation.metrics
-
-
-def finished(config: RunConfig, directory: Path, history: History, *, step: int) -> RunResult:
-    """What a run came to once its last files are written."""
-    last, best = directory / "policy.safetensors", directory / "best.safetensors"
-    return RunResult(
-        directory=directory,
-        policy_path=best if history.best and best.exists() else last,
-        metrics={k: v for k, v in history.best.items() if k != "step"},
-        is_finished=step >= config.learner.num_steps,
-    )

@@ -34,8 +34,8 @@ from rewardtune.cluster.driver.status import (
 from rewardtune.cluster.driver.whereabouts import Location, find_group
 from rewardtune.config.run_config import RunConfig
 from rewardtune.evaluation.history import History
-from rewardtune.run.local import RunResult, finished
 from rewardtune.run.log import RunLog
+from rewardtune.run.result import RunResult, finished
 from rewardtune.run.unscored import TOO_MANY_UNSCORED, UnscoredGroups
 from rewardtune.transport.queue.job_queue import (
     DeadLetter,

@@ -27,13 +27,13 @@ from rewardtune.policies.policy_file import load_policy
 from rewardtune.records import Published
 from rewardtune.run.assembly import Parts, assemble, build_sampler
 from rewardtune.run.directory import open_run
-from rewardtune.run.local import holdout_metrics
+from rewardtune.run.holdout import holdout_metrics
 from rewardtune.run.state import restore_run, save_run, write_policy
 from rewardtune.run.tuning import TuningLoop, step_record
 from rewardtune.transport.queue.connect import connect_queue
-from rewardtune.transport.weights.connect import connect_weights
 from rewardtune.transport.queue.job_queue import Term
 from rewardtune.transport.telemetry.metric_table import Role
+from rewardtune.transport.weights.connect import connect_weights
 from sampler.service import SamplerService
 
 _PATIENCE_SECONDS = 1.0

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from rewardtune.cli.app import BAD_INPUT, STOPPED
-from rewardtune.run.local import RunResult
 from rewardtune.run.log import LOG_NAME, read_run_log
+from rewardtune.run.result import RunResult
 from tests.rewardtune.command_line import refused, run
 
 ROOT = Path(__file__).parents[3]

@@ -27,9 +27,9 @@ from rewardtune.run.local import tune
 from rewardtune.run.state import save_run
 from rewardtune.run.tuning import TuningLoop
 from rewardtune.transport.queue.connect import connect_queue
-from rewardtune.transport.weights.connect import connect_weights
 from rewardtune.transport.queue.job_queue import DeadLetter, Term
 from rewardtune.transport.term import StaleTerm
+from rewardtune.transport.weights.connect import connect_weights
 from rewardtune.transport.wire import group_from_bytes
 from tests.rewardtune.ray_run import DriverLog, config_of, final_state
 from tests.rewardtune.tiny_run import SILENT, weight_digest

@@ -16,7 +16,8 @@ from rewardtune.datasets.digits.files import write_digits
 from rewardtune.datasets.digits.scenes import Split
 from rewardtune.demo.demo import run_demo
 from rewardtune.demo.table import DEMOS
-from rewardtune.run.local import RunResult, pretrain, tune
+from rewardtune.run.local import pretrain, tune
+from rewardtune.run.result import RunResult
 from tests.rewardtune.tiny_run import SILENT, tiny_config, tiny_tune
 
 NUM_SCENES: dict[Split, int] = {"train": 16, "holdout": 6, "validation": 10}

@@ -17,8 +17,9 @@ from reward_workers.scoring.reward import RewardFailed
 from reward_workers.scoring.score import score_group
 from rewardtune.config.run_config import ConfigError
 from rewardtune.records import Score, ScoredGroup
-from rewardtune.run.local import RunResult, pretrain, tune
+from rewardtune.run.local import pretrain, tune
 from rewardtune.run.log import CombinedLog, RunLog
+from rewardtune.run.result import RunResult
 from tests.rewardtune.tiny_run import (
     SILENT,
     tiny_config,

@@ -13,7 +13,7 @@ from rewardtune.cluster.driver import driver as driver_module
 from rewardtune.cluster.driver.cluster import ServiceDied
 from rewardtune.cluster.driver.driver import Driver
 from rewardtune.cluster.driver.fleet import Placement, RunFailed
-from rewardtune.run.local import RunResult
+from rewardtune.run.result import RunResult
 from rewardtune.transport.queue.job_queue import QueueUnavailable
 from rewardtune.transport.queue.memory_queue import MemoryJobQueue
 from rewardtune.transport.telemetry.metric_table import Role
