@@ -73,12 +73,11 @@ class _Loop:
         store = MemoryWeightStore()
         size = config.learner.batch_size
         spec = make_spec(
+            parts.resolved,
             parts.task,
             parts.train,
             run=config.run_name,
             identity_hash=config.identity_hash(),
-            task_name=config.task,
-            task_options=config.task_options,
             input_size=parts.policy.input_size,
             scorer=ScorerSettings(threads=1),
         )

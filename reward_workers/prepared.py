@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reward_workers.scorer_wire import Failed, Reply, Scored, Start, Started, Unfit, one_line
-from reward_workers.scoring.contents import found_contents
-from reward_workers.scoring.digest import reward_digest
-from reward_workers.scoring.reward import Reward, RewardFailed, load_reward
+from reward_workers.scoring.resolved import resolve
+from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from reward_workers.scoring.spec import ScoringSpec
 from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.datasets.shards.manifest import DatasetError
-from rewardtune.tasks.task import Task, load_task
+from rewardtune.tasks.task import Task
 from rewardtune.transport.reward_service.messages import RewardRefused
 from rewardtune.transport.wire import group_from_bytes, scored_group_to_bytes
 
@@ -118,28 +117,16 @@ def prepare(start: Start) -> Prepared:
         spec = ScoringSpec.from_bytes(start.spec)
         dataset = open_dataset(Path(start.data_path))
         found_dataset = dataset.digest
-        found_reward = reward_digest(
-            spec.task,
-            spec.task_options,
-            scorer=spec.scorer,
-            reward=spec.reward,
-            contents=found_contents(spec.task, spec.task_options, spec.reward, artefacts=artefacts),
-        )
+        resolved = resolve(spec.task, spec.task_options, spec.reward, artefacts=artefacts)
+        found_reward = resolved.digest(scorer=spec.scorer)
         refusal = _difference(spec, found_dataset, found_reward, start.data_path)
         if not refusal:
-            task = load_task(
-                spec.task, spec.task_options, categories=dataset.categories, artefacts=artefacts
+            task = resolved.load_task(categories=dataset.categories)
+            reward = resolved.load_reward(
+                task=task,
+                dataset_digest=found_dataset,
+                patience_seconds=_PATIENCE * start.deadline_seconds,
             )
-            if spec.reward is not None:
-                reward = load_reward(
-                    spec.reward,
-                    task=task,
-                    task_name=spec.task,
-                    task_options=spec.task_options,
-                    dataset_digest=found_dataset,
-                    patience_seconds=_PATIENCE * start.deadline_seconds,
-                    artefacts=artefacts,
-                )
             refusal = golden_difference(spec, task, dataset, reward=reward)
     except Exception as error:
         # Whatever loading the user's module raises; the traceback goes to the worker's log.

@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reward_workers.scoring.config import RewardConfig, RewardPart
-from reward_workers.scoring.contents import found_contents
-from reward_workers.scoring.digest import ScorerSettings, reward_digest
-from reward_workers.scoring.reward import Reward, load_reward
+from reward_workers.scoring.digest import ScorerSettings
+from reward_workers.scoring.resolved import resolve
+from reward_workers.scoring.reward import Reward
 from rewardtune.datasets.shards.dataset import ShardDataset
 from rewardtune.records import Score
-from rewardtune.tasks.task import Task, load_task
+from rewardtune.tasks.task import Task, find_task
 from rewardtune.transport.reward_service.messages import Description, Question, RewardRefused
 
 _NAME = "served"
@@ -54,21 +55,14 @@ class ServedReward:
         """
         part = RewardPart(use=use, options=dict(options or {}))
         config = RewardConfig(sum={_NAME: 1.0}, parts={_NAME: part})
-        self._config = config
         self._task_name = task_name
         self._dataset = dataset
         self._artefacts = artefacts
         # The task's own options come with each question, and are part of the run's own digest.
-        digest = reward_digest(
-            task_name,
-            {},
-            scorer=ScorerSettings(),
-            reward=config,
-            contents=found_contents(task_name, {}, config, artefacts=artefacts),
-        )
+        self._resolved = resolve(task_name, {}, config, artefacts=artefacts)
         self._description = Description(
             task=task_name,
-            reward_digest=digest,
+            reward_digest=self._resolved.digest(scorer=ScorerSettings()),
             dataset_digest=dataset.digest,
             max_concurrency=max_concurrency,
             is_human=is_human,
@@ -102,20 +96,11 @@ class ServedReward:
         return Score(reward_S=applied.reward_S)
 
     def _load(self, options: str) -> tuple[Task, Reward]:
-        task_options: Mapping[str, Any] = json.loads(options)
-        task = load_task(
-            self._task_name,
-            task_options,
-            categories=self._dataset.categories,
-            artefacts=self._artefacts,
+        found = find_task(self._task_name, json.loads(options), artefacts=self._artefacts)
+        task = found.load(categories=self._dataset.categories)
+        resolved = replace(self._resolved, task=found)
+        reward = resolved.load_reward(
+            task=task, dataset_digest=self._dataset.digest, patience_seconds=60.0
         )
-        reward = load_reward(
-            self._config,
-            task=task,
-            task_name=self._task_name,
-            task_options=task_options,
-            dataset_digest=self._dataset.digest,
-            patience_seconds=60.0,
-            artefacts=self._artefacts,
-        )
+        assert reward is not None
         return task, reward

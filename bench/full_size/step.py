@@ -21,13 +21,13 @@ from bench.full_size.data import (
     write_vocabulary,
 )
 from bench.networks.sizes import TINY, random_policy
+from reward_workers.scoring.resolved import resolve
 from rewardtune.config.config_file import load_config
 from rewardtune.config.run_config import RunConfig
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.policies.kinds.encoder_decoder import EncoderDecoderConfig
 from rewardtune.run.assembly import Parts
 from rewardtune.stage_one.config import load_stage_one_config
-from rewardtune.tasks.task import load_task
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -126,12 +126,14 @@ def made_parts(step: PaperStep, folder: Path, *, dtype: Dtype | None) -> Parts:
         num_words=config.task_options.get("max_tokens", WORDS_PER_CAPTION),
     )
     train = open_dataset(config.data.train)
-    task = load_task(config.task, config.task_options, categories=train.categories)
+    resolved = resolve(config.task, config.task_options, None)
+    task = resolved.load_task(categories=train.categories)
     policy = random_policy(
         _sizes(config, vocab_size=task.vocab_size, sequence_length=task.sequence_length)
     )
     return Parts(
         config=config,
+        resolved=resolved,
         train=train,
         holdout=None,
         task=task,

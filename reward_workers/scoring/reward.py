@@ -115,20 +115,19 @@ def load_reward(
     task: Task,
     task_name: str,
     task_options: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Path]],
     dataset_digest: str,
     patience_seconds: float,
-    artefacts: Path | None = None,
 ) -> Reward:
     """Import functions, build classes, and ask servers what they are.
 
     Args:
         task_name, task_options: what ``task`` was loaded by.
+        files: of each part that is a function, what ``reward_artefacts`` found.
         patience_seconds: with a server, for one group.
-        artefacts: folder in which files that options name are looked for first.
 
     Raises:
-        ValueError: no such module or function, a missing file, or a server of another task or
-            data set.
+        ValueError: no such module or function, or a server of another task or data set.
         RewardUnavailable: a server does not answer.
         Exception: whatever importing the module, or building the class, raises.
     """
@@ -140,7 +139,7 @@ def load_reward(
                 f"task '{task_name}' has no decode, which reward.parts.{name} needs: add the "
                 "method of rewardtune.tasks.task.Task"
             )
-        parts[name] = _Function(_built(part, artefacts))
+        parts[name] = _Function(_built(part, files[name]))
     for name, part in config.of_source(Source.SERVER):
         # grpc is loaded by those who need it: every scorer is a process of its own.
         from rewardtune.transport.reward_service.client import RewardClient
@@ -207,11 +206,10 @@ def reward_artefacts(part: RewardPart, *, folder: Path | None) -> dict[str, Path
     return found_artefacts(reward_files(part), folder=folder, of=f"reward '{part.use}'")
 
 
-def _built(part: RewardPart, artefacts: Path | None) -> RewardFunction:
+def _built(part: RewardPart, files: Mapping[str, Path]) -> RewardFunction:
     assert part.use is not None
     found = named_by(part.use)
-    paths = {key: str(path) for key, path in reward_artefacts(part, folder=artefacts).items()}
-    options = with_options(part.options, paths)
+    options = with_options(part.options, {key: str(path) for key, path in files.items()})
     if isinstance(found, type):
         instance: RewardFunction = found(**options)
         return instance

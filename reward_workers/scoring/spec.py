@@ -5,17 +5,13 @@ Axes: S rollouts, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError
 
 from reward_workers.scoring.config import RewardConfig
-from reward_workers.scoring.contents import found_contents
-from reward_workers.scoring.digest import ScorerSettings, reward_digest
+from reward_workers.scoring.digest import ScorerSettings
+from reward_workers.scoring.resolved import Resolved
 from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.example import Dataset
@@ -102,44 +98,37 @@ class ScoringSpec(BaseModel):
 
 
 def make_spec(
+    resolved: Resolved,
     task: Task,
     dataset: Dataset,
     *,
     run: str,
     identity_hash: str,
-    task_name: str,
-    task_options: Mapping[str, Any],
     input_size: int,
     scorer: ScorerSettings,
-    reward_config: RewardConfig | None = None,
     reward: Reward | None = None,
-    artefacts: Path | None = None,
     num_golden: int = NUM_GOLDEN,
 ) -> ScoringSpec:
-    """Describe the run whose ``task`` was loaded as ``task_name`` with ``task_options``.
+    """Describe the run that is scored by ``resolved``.
 
     Args:
-        reward_config, reward: what the run is rewarded by, and the same loaded.
-        artefacts: folder in which files that options name are looked for first.
+        task, reward: as ``resolved`` loaded them.
 
     Raises:
-        ValueError: a module, a file or an answer that is missing or cannot be had.
+        RewardFailed, BadScore: the reward fails on every golden example.
     """
-    contents = found_contents(task_name, task_options, reward_config, artefacts=artefacts)
     # People would have to answer them, and need not answer the same twice.
     if reward is not None and reward.is_human:
         num_golden = 0
     return ScoringSpec(
         run=run,
         identity_hash=identity_hash,
-        task=task_name,
-        task_options=dict(task_options),
-        reward=reward_config,
+        task=resolved.task.name,
+        task_options=dict(resolved.task.options),
+        reward=resolved.reward,
         input_size=input_size,
         dataset_digest=dataset.digest,
-        reward_digest=reward_digest(
-            task_name, task_options, scorer=scorer, reward=reward_config, contents=contents
-        ),
+        reward_digest=resolved.digest(scorer=scorer),
         scorer=scorer,
         golden=make_golden(task, dataset, input_size=input_size, num=num_golden, reward=reward),
     )

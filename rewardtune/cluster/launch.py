@@ -103,17 +103,14 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
         queue = connect_queue(queue_url, run=config.run_name, lease_seconds=settings.lease_seconds)
     weights = start_ray_weights("weights", namespace)
     spec = make_spec(
+        parts.resolved,
         parts.task,
         parts.train,
         run=config.run_name,
         identity_hash=config.identity_hash(),
-        task_name=config.task,
-        task_options=config.task_options,
         input_size=parts.policy.input_size,
         scorer=ScorerSettings(threads=config.reward_workers.threads),
-        reward_config=config.reward,
         reward=build_reward(parts),
-        artefacts=config.operations.artefacts,
     )
     write_code(config.operations.directory / "code", config)
     shared = ServiceSettings(

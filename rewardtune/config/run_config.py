@@ -311,6 +311,7 @@ class RunConfig(Section):
         self,
         *,
         device: Literal["cpu", "cuda"],
+        num_train: int,
         train: str,
         holdout: str | None = None,
         validation: str | None = None,
@@ -322,6 +323,7 @@ class RunConfig(Section):
 
         Args:
             device: what ``compute.device`` came to.
+            num_train: examples in the training set: durations in epochs become steps.
             train, holdout, validation, checkpoint, encoder: digests of what the paths hold.
             contents: what the field of that name is to say.
 
@@ -347,6 +349,10 @@ class RunConfig(Section):
             values[section][f"{name}_digest"] = digest if digest is not None else expected
         values["contents"] = dict(contents or {})
         values["compute"]["device"] = device
+        schedule = self.learner.schedule.in_steps(
+            batch_size=self.learner.batch_size, num_examples=num_train
+        )
+        values["learner"]["schedule"] = schedule.model_dump(mode="json")
         return RunConfig.model_validate(values)
 
     def identity(self) -> dict[str, Any]:

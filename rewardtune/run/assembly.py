@@ -9,36 +9,20 @@ from typing import Literal
 
 import torch
 
-from reward_workers.scoring.contents import found_contents
-from reward_workers.scoring.reward import Reward, load_reward
+from reward_workers.scoring.resolved import Resolved, resolve
+from reward_workers.scoring.reward import Reward
 from rewardtune.config.run_config import ConfigError, PolicyConfig, RunConfig
 from rewardtune.datasets.order import DataOrder
 from rewardtune.datasets.shards.dataset import ShardDataset, open_dataset
 from rewardtune.policies.draw import Decoding
-from rewardtune.policies.kinds.big_vision import load_big_vision
-from rewardtune.policies.kinds.carry import carry, with_readout
-from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder
-from rewardtune.policies.network import NetworkPolicy, network_class
+from rewardtune.policies.network import NetworkPolicy
 from rewardtune.policies.policy import Policy
-from rewardtune.policies.policy_file import (
-    LoadedPolicy,
-    check_vocabulary,
-    load_policy,
-    policy_digest,
-)
+from rewardtune.policies.policy_file import policy_digest
 from rewardtune.policies.weights import is_float32_only
+from rewardtune.run.starting_policy import starting_policy
 from rewardtune.tasks.artefacts import artefact_digest
-from rewardtune.tasks.task import AlternativesTask, Task, load_task
+from rewardtune.tasks.task import AlternativesTask, Task
 from sampler.sampler import Sampler
-
-_ARCHITECTURE = (
-    "patch_size",
-    "width",
-    "num_heads",
-    "mlp_width",
-    "encoder_depth",
-    "decoder_depth",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +30,7 @@ class Parts:
     """What a run works with; the config is pinned to it."""
 
     config: RunConfig
+    resolved: Resolved
     train: ShardDataset
     holdout: ShardDataset | None
     task: Task
@@ -53,8 +38,16 @@ class Parts:
     device: torch.device
 
 
+@dataclass(frozen=True, slots=True)
+class _StartDigests:
+    """Of the files that a run's first weights come from; None: there is none, or it is told."""
+
+    checkpoint: str | None = None
+    encoder: str | None = None
+
+
 def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
-    """Open what a config names and check that it fits together. Nothing is written.
+    """For whoever starts a run: find, hash and open what its config names. Nothing is written.
 
     Args:
         on_cpu: for a process that leaves the run's device to others.
@@ -62,52 +55,68 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
     Raises:
         ConfigError, ValueError, OSError: with one line that says what to fix.
     """
+    resolved = resolve(
+        config.task,
+        config.task_options,
+        config.reward if config.mode == "tune" else None,
+        artefacts=config.operations.artefacts,
+        contents=config.contents or None,
+    )
+    return _open(config, resolved, _start_digests(config.policy), on_cpu=on_cpu)
+
+
+def assemble_service(
+    config: RunConfig, *, on_cpu: bool = False, begins_with_policy: bool = False
+) -> Parts:
+    """For a service of a run that was started: it is told what its files hold.
+
+    Args:
+        config: pinned.
+        begins_with_policy: for the process whose weights come from the file that the config
+            names: here, too, it must be the one that the run was started with.
+
+    Raises:
+        As ``assemble``.
+    """
+    resolved = resolve(
+        config.task,
+        config.task_options,
+        None,
+        artefacts=config.operations.artefacts,
+        contents=config.contents,
+    )
+    digests = _start_digests(config.policy) if begins_with_policy else _StartDigests()
+    return _open(config, resolved, digests, on_cpu=on_cpu)
+
+
+def _open(config: RunConfig, resolved: Resolved, digests: _StartDigests, *, on_cpu: bool) -> Parts:
     torch.set_num_threads(config.compute.threads)
     device = _device(config, on_cpu=on_cpu)
     train = open_dataset(config.data.train)
     holdout = open_dataset(config.data.holdout) if config.data.holdout else None
     if holdout is not None:
         _check_categories(train, holdout)
-    artefacts = config.operations.artefacts
-    task = load_task(
-        config.task, config.task_options, categories=train.categories, artefacts=artefacts
-    )
+    task = resolved.load_task(categories=train.categories)
     if config.mode == "tune" and isinstance(task, AlternativesTask) and task.has_token_rewards:
         config.learner.check_token_rewards()
-    checkpoint = config.policy.checkpoint
     pinned = config.pinned(
         device=device,
+        num_train=len(train),
         train=train.digest,
         holdout=holdout.digest if holdout else None,
-        checkpoint=_digest(checkpoint) if checkpoint else None,
-        encoder=_digest(config.policy.encoder) if config.policy.encoder else None,
-        contents=_contents(config),
+        checkpoint=digests.checkpoint,
+        encoder=digests.encoder,
+        contents=resolved.contents,
     )
-    schedule = pinned.learner.schedule.in_steps(
-        batch_size=pinned.learner.batch_size, num_examples=len(train)
-    )
-    learner = pinned.learner.model_copy(update={"schedule": schedule})
-    # Checked again now that durations in epochs are steps.
-    pinned = RunConfig.model_validate(pinned.model_copy(update={"learner": learner}).model_dump())
-    policy = _from_checkpoint(pinned, task, checkpoint) if checkpoint else _fresh(pinned, task)
-    policy = _with_readout(policy, pinned.policy)
+    here = torch.device("cpu" if on_cpu else device)
     return Parts(
         config=pinned,
+        resolved=resolved,
         train=train,
         holdout=holdout,
         task=task,
-        policy=policy.to(here := torch.device("cpu" if on_cpu else device)),
+        policy=starting_policy(pinned, task).to(here),
         device=here,
-    )
-
-
-def _contents(config: RunConfig) -> dict[str, str]:
-    """Found once, by whoever starts the run: its services need neither servers nor modules."""
-    if config.contents:
-        return config.contents
-    reward = config.reward if config.mode == "tune" else None
-    return found_contents(
-        config.task, config.task_options, reward, artefacts=config.operations.artefacts
     )
 
 
@@ -117,17 +126,10 @@ def build_reward(parts: Parts) -> Reward | None:
     Raises:
         ValueError, RewardUnavailable: as ``reward_workers.scoring.reward.load_reward``.
     """
-    config = parts.config
-    if config.reward is None:
-        return None
-    return load_reward(
-        config.reward,
+    return parts.resolved.load_reward(
         task=parts.task,
-        task_name=config.task,
-        task_options=config.task_options,
         dataset_digest=parts.train.digest,
-        patience_seconds=config.reward_workers.deadline_seconds,
-        artefacts=config.operations.artefacts,
+        patience_seconds=parts.config.reward_workers.deadline_seconds,
     )
 
 
@@ -188,159 +190,11 @@ def _check_categories(train: ShardDataset, holdout: ShardDataset) -> None:
         )
 
 
-def _fresh(config: RunConfig, task: Task) -> NetworkPolicy:
-    torch.manual_seed(config.seed)
-    policy = network_class(config.policy.kind or "encoder_decoder").fresh(
-        {
-            "vocab_size": task.vocab_size,
-            "sequence_length": task.sequence_length,
-            "position_embedding": config.policy.position_embedding,
-            **{name: getattr(config.policy, name) for name in (*_ARCHITECTURE, "input_size")},
-        }
+def _start_digests(policy: PolicyConfig) -> _StartDigests:
+    return _StartDigests(
+        checkpoint=_digest(policy.checkpoint) if policy.checkpoint else None,
+        encoder=_digest(policy.encoder) if policy.encoder else None,
     )
-    if config.policy.encoder is not None:
-        _take_encoder(policy, config.policy.encoder)
-    return policy
-
-
-@torch.no_grad()
-def _take_encoder(policy: NetworkPolicy, path: Path) -> None:
-    """Start from the encoder of another policy, or of a published ViT."""
-    if path.suffix == ".npz":
-        assert isinstance(policy, EncoderDecoder)
-        load_big_vision(policy, path)
-        return
-    found = load_policy(path).policy.tensors()
-    own = {name: p for name, p in policy.tensors().items() if not name.startswith("decoder.")}
-    for name, parameter in own.items():
-        if name not in found or found[name].shape != parameter.shape:
-            has = list(found[name].shape) if name in found else "no such parameter"
-            raise ConfigError(
-                f"policy.encoder = {path} does not fit: '{name}' should be "
-                f"{list(parameter.shape)} but it has {has}: give the policy the encoder's sizes"
-            )
-        parameter.copy_(found[name])
-
-
-def _from_checkpoint(config: RunConfig, task: Task, checkpoint: Path) -> NetworkPolicy:
-    loaded = _load(checkpoint, task)
-    policy, kind = loaded.policy, loaded.policy.architecture
-    _check_kind(config, kind, checkpoint)
-    for name in _ARCHITECTURE:
-        wanted, has = getattr(config.policy, name), getattr(policy.config, name, None)
-        if wanted is not None and wanted != has:
-            raise ConfigError(
-                f"policy.{name} = {wanted} but checkpoint {checkpoint} has {has}: leave the key "
-                "out to take the checkpoint's"
-            )
-    needed = task.describe_vocabulary()
-    input_size = config.policy.input_size or policy.input_size
-    if config.mode == "pretrain" and isinstance(policy, EncoderDecoder):
-        if loaded.vocabulary == needed and input_size == policy.input_size:
-            return policy
-    else:
-        # Rows made anew know nothing yet: they need maximum likelihood before any reward.
-        check_vocabulary(loaded.vocabulary, needed, checkpoint)
-    if isinstance(policy, EncoderDecoder):
-        torch.manual_seed(config.seed)
-        return carry(
-            policy,
-            vocabulary_from=loaded.vocabulary,
-            vocabulary_to=needed,
-            input_size=input_size,
-        )
-    if input_size != policy.input_size:
-        raise ConfigError(
-            f"policy.input_size = {input_size} but checkpoint {checkpoint} has "
-            f"{policy.input_size}, and policies of kind '{kind}' keep theirs: leave the key out"
-        )
-    return policy
-
-
-def _with_readout(policy: NetworkPolicy, wanted: PolicyConfig) -> NetworkPolicy:
-    every, seen_as = wanted.readout_every, wanted.readout_seen_as
-    if every is None:
-        return policy
-    if not isinstance(policy, EncoderDecoder):
-        raise ConfigError(
-            f"policy.readout_every = {every} needs a policy of kind 'encoder_decoder', got "
-            f"'{policy.architecture}': leave the key out"
-        )
-    has = policy.config
-    if has.readout_every is not None:
-        for key, value, found in (
-            ("readout_every", every, has.readout_every),
-            ("readout_seen_as", seen_as, has.readout_seen_as),
-        ):
-            if value not in (None, found):
-                raise ConfigError(
-                    f"policy.{key} = {value} but the checkpoint has {found}: leave the key out to "
-                    "take the checkpoint's"
-                )
-        return policy
-    if policy.sequence_length % every:
-        raise ConfigError(
-            f"policy.readout_every = {every} does not divide the {policy.sequence_length} tokens "
-            "of a sequence: set it to the tokens of a step (a detector's box: 6)"
-        )
-    if seen_as is not None and seen_as >= policy.vocab_size:
-        raise ConfigError(
-            f"policy.readout_seen_as = {seen_as} is none of the policy's {policy.vocab_size} "
-            "tokens: set it to one that stands at these positions (a detector's confidence: 2)"
-        )
-    return with_readout(policy, every, seen_as=seen_as)
-
-
-def _check_kind(config: RunConfig, kind: str, checkpoint: Path) -> None:
-    if config.policy.kind not in (None, kind):
-        raise ConfigError(
-            f"policy.kind = '{config.policy.kind}' but checkpoint {checkpoint} is '{kind}': leave "
-            "the key out to take the checkpoint's"
-        )
-    if kind == "hugging_face" and config.mode == "tune" and config.sampler.dtype != "float32":
-        raise ConfigError(
-            f"sampler.dtype = '{config.sampler.dtype}' but Hugging Face policies are sampled in "
-            "float32: leave the key out"
-        )
-
-
-def _load(checkpoint: Path, task: Task) -> LoadedPolicy:
-    """A policy file, or a folder of transformers'."""
-    if not checkpoint.is_dir():
-        return load_policy(checkpoint)
-    from rewardtune.policies.hugging_face.files import load_hugging_face
-
-    policy = load_hugging_face(checkpoint, sequence_length=task.sequence_length)
-    if policy.vocab_size != task.vocab_size:
-        raise ConfigError(
-            f"the model in {checkpoint} has {policy.vocab_size} tokens but the task's vocabulary "
-            f"{task.vocab_size}: set task_options.vocabulary to the tokenizer that the model was "
-            "trained with"
-        )
-    _check_pieces(checkpoint, task)
-    stops = policy.config.stop_tokens
-    if stops and task.stop_token is not None and task.stop_token not in stops:
-        raise ConfigError(
-            f"the model in {checkpoint} ends a sequence with token {stops[0]} but the task with "
-            f"{task.stop_token}: set task_options.stop to the piece that the model ends with"
-        )
-    return LoadedPolicy(policy, task.describe_vocabulary(), {"model": str(checkpoint)})
-
-
-def _check_pieces(checkpoint: Path, task: Task) -> None:
-    """Hold the task's tokenizer against the one in the model's folder, if there is one."""
-    from rewardtune.tasks.captioning.vocabulary import VocabularyError, load_vocabulary
-
-    needed = task.describe_vocabulary().get("pieces_digest")
-    try:
-        own = load_vocabulary(checkpoint) if needed else None
-    except VocabularyError:
-        return  # there is none, or one with other special pieces
-    if own is not None and own.digest != needed:
-        raise ConfigError(
-            f"task_options.vocabulary is of other pieces than the model's own tokenizer in "
-            f"{checkpoint}: set it to that folder"
-        )
 
 
 def _digest(path: Path) -> str:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -165,6 +166,47 @@ class CuttingTask(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FoundTask:
+    """A task's class, and its options with the files that they name; not built yet."""
+
+    name: str
+    options: Mapping[str, Any]
+    """As the config has them."""
+    task_class: Any
+    files: Mapping[str, Path]
+    """Where the files that options name lie here, by the option's key."""
+
+    def load(self, *, categories: Sequence[Category]) -> Task:
+        """Build the task.
+
+        Args:
+            categories: the training data's classes, with their instance counts.
+
+        Raises:
+            ValueError: options that it does not know.
+        """
+        paths = {key: str(path) for key, path in self.files.items()}
+        task: Task = self.task_class(with_options(self.options, paths), categories=categories)
+        return task
+
+
+def find_task(name: str, options: Mapping[str, Any], *, artefacts: Path | None = None) -> FoundTask:
+    """Find a task by name: ``rewardtune.tasks.NAME``, or any importable module.
+
+    Args:
+        name: a folder of ``rewardtune/tasks``, or the (dotted) name of a module of the user's.
+        options: the task's own settings, validated when it is built.
+        artefacts: folder in which files that the options name are looked for first.
+
+    Raises:
+        ValueError: no such task, or a file that is missing.
+    """
+    found, of = task_class(name), f"task '{name}'"
+    files = found_artefacts(named_artefacts(found, options, of=of), folder=artefacts, of=of)
+    return FoundTask(name, options, found, files)
+
+
 def load_task(
     name: str,
     options: Mapping[str, Any],
@@ -172,34 +214,12 @@ def load_task(
     categories: Sequence[Category],
     artefacts: Path | None = None,
 ) -> Task:
-    """Build a task by name: ``rewardtune.tasks.NAME``, or any importable module.
-
-    Args:
-        name: a folder of ``rewardtune/tasks``, or the (dotted) name of a module of the user's.
-        options: the task's own settings, validated by the task.
-        categories: the training data's classes, with their instance counts.
-        artefacts: folder in which files that the options name are looked for first.
+    """Find a task and build it.
 
     Raises:
-        ValueError: no such task, options it does not know, or a file that is missing.
+        As ``find_task`` and ``FoundTask.load``.
     """
-    built = task_class(name)
-    found = task_artefacts(name, options, folder=artefacts)
-    resolved = with_options(options, {key: str(path) for key, path in found.items()})
-    task: Task = built(resolved, categories=categories)
-    return task
-
-
-def task_artefacts(
-    name: str, options: Mapping[str, Any], *, folder: Path | None = None
-) -> dict[str, Path]:
-    """The files that a task's options name, by the option's key, where they lie here.
-
-    Raises:
-        ValueError: no such task, or a file that is missing.
-    """
-    of = f"task '{name}'"
-    return found_artefacts(named_artefacts(task_class(name), options, of=of), folder=folder, of=of)
+    return find_task(name, options, artefacts=artefacts).load(categories=categories)
 
 
 def task_class(name: str) -> Any:

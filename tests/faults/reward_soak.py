@@ -27,12 +27,13 @@ from scipy import stats
 
 from bench.figure import EVIDENCE, machine
 from reward_workers.scoring.digest import ScorerSettings
+from reward_workers.scoring.resolved import resolve
 from reward_workers.scoring.spec import make_spec
 from rewardtune.datasets.digits.files import write_digits
 from rewardtune.datasets.digits.scenes import SceneStyle
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.records import Group, Published, View
-from rewardtune.tasks.task import Task, load_task
+from rewardtune.tasks.task import Task
 from rewardtune.transport.queue.connect import connect_queue
 from rewardtune.transport.queue.job_queue import JobQueue, Term
 from rewardtune.transport.wire import group_to_bytes
@@ -166,14 +167,14 @@ def _looks(url: str, folder: Path, *, num: int, every: int) -> Iterator[Look]:
     )
     data = folder / "digits" / "train"
     dataset = open_dataset(data)
-    task = load_task("detection", OPTIONS, categories=dataset.categories)
+    resolved = resolve("detection", OPTIONS, None)
+    task = resolved.load_task(categories=dataset.categories)
     spec = make_spec(
+        resolved,
         task,
         dataset,
         run=RUN,
         identity_hash="",
-        task_name="detection",
-        task_options=OPTIONS,
         input_size=SCENE_SIZE,
         scorer=ScorerSettings(),
     )

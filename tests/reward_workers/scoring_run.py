@@ -16,14 +16,13 @@ import numpy as np
 from reward_workers.config import RewardWorkerConfig
 from reward_workers.scoring.config import RewardConfig
 from reward_workers.scoring.digest import ScorerSettings
-from reward_workers.scoring.reward import load_reward
+from reward_workers.scoring.resolved import resolve
 from reward_workers.scoring.spec import ScoringSpec, make_spec
 from reward_workers.worker import RewardWorker
 from rewardtune.datasets.example import Category, Example
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.datasets.shards.writer import ShardWriter
 from rewardtune.records import Group, Published, View
-from rewardtune.tasks.task import load_task
 from rewardtune.transport.queue.job_queue import JobQueue, Term
 from rewardtune.transport.wire import group_to_bytes, scored_group_from_bytes
 
@@ -70,31 +69,18 @@ def spec_of(
     if str(USER_FOLDER) not in sys.path:
         sys.path.append(str(USER_FOLDER))
     dataset = open_dataset(data)
-    task = load_task(task_name, options, categories=dataset.categories)
     config = None if reward is None else RewardConfig.model_validate(reward)
-    loaded = (
-        None
-        if config is None
-        else load_reward(
-            config,
-            task=task,
-            task_name=task_name,
-            task_options=options,
-            dataset_digest=dataset.digest,
-            patience_seconds=10,
-        )
-    )
+    resolved = resolve(task_name, options, config)
+    task = resolved.load_task(categories=dataset.categories)
     return make_spec(
+        resolved,
         task,
         dataset,
         run="test",
         identity_hash="0" * 64,
-        task_name=task_name,
-        task_options=options,
         input_size=input_size,
         scorer=ScorerSettings(threads=threads),
-        reward_config=config,
-        reward=loaded,
+        reward=resolved.load_reward(task=task, dataset_digest=dataset.digest, patience_seconds=10),
     )
 
 

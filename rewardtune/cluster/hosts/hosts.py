@@ -25,7 +25,7 @@ from rewardtune.cluster.hosts.settings import ServiceSettings, unhurried
 from rewardtune.evaluation.divergence import kl_divergence
 from rewardtune.policies.policy_file import load_policy
 from rewardtune.records import Published
-from rewardtune.run.assembly import Parts, assemble, build_sampler
+from rewardtune.run.assembly import Parts, assemble_service, build_sampler
 from rewardtune.run.directory import open_run
 from rewardtune.run.holdout import holdout_metrics
 from rewardtune.run.state import restore_run, save_run, write_policy
@@ -54,7 +54,7 @@ class LearnerHost:
             address: where other ranks meet this one, None if there are none.
         """
         messages: list[str] = []
-        self._parts = assemble(self._settings.config)
+        self._parts = assemble_service(self._settings.config, begins_with_policy=True)
         config = self._parts.config
         # Before a term is claimed, which an attempt in vain would waste.
         with unhurried():
@@ -229,7 +229,7 @@ class SamplerHost:
         self._settings = ServiceSettings.model_validate_json(settings)
 
     def begin(self) -> dict[str, Any]:
-        parts = assemble(self._settings.config)
+        parts = assemble_service(self._settings.config)
         with unhurried():
             queue = connect_queue(
                 self._settings.queue,
@@ -260,7 +260,9 @@ class EvaluatorHost:
 
     def begin(self) -> dict[str, Any]:
         # It asks Ray for no GPU, and on a node of its own may have none.
-        self._parts: Parts = assemble(self._settings.config, on_cpu=not torch.cuda.is_available())
+        self._parts: Parts = assemble_service(
+            self._settings.config, on_cpu=not torch.cuda.is_available()
+        )
         self._exposed = expose(self._parts.config, Role.EVALUATOR)
         self._gpu = GpuReport(self._exposed.meter)
         # The policy that tuning starts from, which the config names.

@@ -19,7 +19,7 @@ from learner.source import SharedSource
 from rewardtune.cluster.hosts.exposed import Exposed, expose
 from rewardtune.cluster.hosts.gpu_metrics import GpuReport
 from rewardtune.cluster.hosts.settings import ServiceSettings
-from rewardtune.run.assembly import assemble
+from rewardtune.run.assembly import assemble_service
 from rewardtune.run.state import restore_learner
 from rewardtune.run.tuning import own_images, tuning_learner
 from rewardtune.transport.telemetry.metric_table import Role
@@ -43,7 +43,7 @@ class LearnerRankHost:
         Raises:
             CheckpointError: it is not there, or not whole.
         """
-        self._parts = assemble(self._settings.config)
+        self._parts = assemble_service(self._settings.config, begins_with_policy=True)
         self._checkpoint = None if checkpoint is None else _read(Path(checkpoint))
         return {"pid": os.getpid(), "metrics_address": self._exposed.address}
 

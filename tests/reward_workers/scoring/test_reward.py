@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from reward_workers.scoring.config import RewardConfig
-from reward_workers.scoring.reward import Reward, RewardFailed, load_reward
+from reward_workers.scoring.resolved import resolve
+from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.records import Group, Score
@@ -28,15 +29,16 @@ def _users_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load(given: Any, data: Path, **told: Any) -> Reward:
     dataset = open_dataset(data)
-    return load_reward(
-        RewardConfig.model_validate(given),
-        task=told.pop("task", None) or load_task("by_token", {}, categories=dataset.categories),
-        task_name="by_token",
-        task_options={},
+    task = told.pop("task", None)
+    # Told what is there, so that a server need not be asked: nothing here is about digests.
+    resolved = resolve("by_token", {}, RewardConfig.model_validate(given), contents={}, **told)
+    reward = resolved.load_reward(
+        task=task or resolved.load_task(categories=dataset.categories),
         dataset_digest=dataset.digest,
         patience_seconds=1,
-        **told,
     )
+    assert reward is not None
+    return reward
 
 
 def score(given: Any, data: Path, group: Group) -> Score:

@@ -315,7 +315,7 @@ def test_what_is_there_is_identity_and_not_where_it_is() -> None:
         part = {"use": "m:f", "options": {"model": path}}
         given = config(reward={"sum": {"a": 1}, "parts": {"a": part}})
         key = "reward.parts.a.options.model"
-        return given.pinned(device="cpu", train="ab", contents={key: held})
+        return given.pinned(device="cpu", num_train=100, train="ab", contents={key: held})
 
     here, moved, changed = (
         holding(*each) for each in (("x", "sha256:1"), ("y", "sha256:1"), ("x", "sha256:2"))
@@ -344,17 +344,17 @@ def test_identity_has_the_parts_that_design_names() -> None:
 
 
 def test_pinning_fills_in_what_only_a_started_run_knows() -> None:
-    pinned = config().pinned(device="cpu", train="aa", checkpoint="cc")
+    pinned = config().pinned(device="cpu", num_train=100, train="aa", checkpoint="cc")
     assert pinned.compute.device == "cpu"
     assert (pinned.data.train_digest, pinned.data.holdout_digest) == ("aa", None)
     assert pinned.policy.checkpoint_digest == "cc"
-    assert pinned.pinned(device="cpu", train="aa", checkpoint="cc") == pinned
+    assert pinned.pinned(device="cpu", num_train=100, train="aa", checkpoint="cc") == pinned
 
 
 def test_pinning_refuses_data_that_changed_since() -> None:
-    pinned = config().pinned(device="cpu", train="aa")
+    pinned = config().pinned(device="cpu", num_train=100, train="aa")
     with pytest.raises(ConfigError, match=r"data.train = somewhere/train has digest bb .* aa"):
-        pinned.pinned(device="cpu", train="bb")
+        pinned.pinned(device="cpu", num_train=100, train="bb")
 
 
 def test_stale_rollouts_are_weighed_wherever_there_are_any() -> None:

@@ -14,7 +14,7 @@ from rewardtune.tasks.artefacts import (
     named_artefacts,
     with_options,
 )
-from rewardtune.tasks.task import load_task, task_artefacts
+from rewardtune.tasks.task import find_task, load_task
 
 TASK = """
 from pathlib import Path
@@ -101,5 +101,5 @@ def test_a_task_is_given_the_path_that_was_found(tmp_path: Path) -> None:
         load_task("task_with_a_file", options, categories=())
     task: Any = load_task("task_with_a_file", options, categories=(), artefacts=tmp_path)
     assert task.options == {"words": {"path": str(tmp_path / "words"), "most": 2}}
-    found = task_artefacts("task_with_a_file", options, folder=tmp_path)
-    assert found == {"words.path": tmp_path / "words"}
+    found = find_task("task_with_a_file", options, artefacts=tmp_path)
+    assert found.files == {"words.path": tmp_path / "words"}

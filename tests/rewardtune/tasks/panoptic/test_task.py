@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_workers.scoring.contents import found_contents
-from reward_workers.scoring.digest import ScorerSettings, reward_digest, scoring_sources
+from reward_workers.scoring.digest import ScorerSettings, scoring_sources
+from reward_workers.scoring.resolved import resolve
 from rewardtune.datasets.example import Category
 from rewardtune.datasets.images import decode_image
 from rewardtune.datasets.view import view_image
@@ -300,7 +300,5 @@ def test_the_reward_s_digest_covers_the_network_and_the_weights(tmp_path: Path) 
     for folder, seed in (("a", 0), ("b", 0), ("b", 1)):
         (tmp_path / folder).mkdir(exist_ok=True)
         options = {"stage_one": str(write_stage_one(tmp_path / folder, "panoptic", seed))}
-        contents = found_contents("panoptic", options, None)
-        settings = ScorerSettings()
-        digests.append(reward_digest("panoptic", options, scorer=settings, contents=contents))
+        digests.append(resolve("panoptic", options, None).digest(scorer=ScorerSettings()))
     assert digests[0] == digests[1] != digests[2]

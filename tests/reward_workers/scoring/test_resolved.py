@@ -2,19 +2,15 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reward_workers.scoring.config import RewardConfig
-from reward_workers.scoring.contents import found_contents
-from reward_workers.scoring.digest import (
-    ScorerSettings,
-    function_sources,
-    reward_digest,
-    run_sources,
-)
+from reward_workers.scoring.digest import ScorerSettings, function_sources, run_sources
+from reward_workers.scoring.resolved import resolve
 from tests.reward_workers.scoring_run import USER_FOLDER
 
 
@@ -35,12 +31,15 @@ def fixed(path: Path) -> RewardConfig:
 
 
 def digest(reward: RewardConfig, **told: Any) -> str:
-    contents = found_contents("by_token", {}, reward, **told)
-    return reward_digest("by_token", {}, scorer=ScorerSettings(), reward=reward, contents=contents)
+    return resolve("by_token", {}, reward, **told).digest(scorer=ScorerSettings())
+
+
+def found_contents(task: str, reward: RewardConfig | None) -> Mapping[str, str]:
+    return resolve(task, {}, reward).contents
 
 
 def test_contents_stand_for_functions_and_their_files(folder: Path) -> None:
-    contents = found_contents("by_token", {}, fixed(folder / "value"))
+    contents = found_contents("by_token", fixed(folder / "value"))
     use, path = (contents[f"reward.parts.fixed.{key}"] for key in ("use", "options.path"))
     assert len(contents) == 3
     assert contents["task"].startswith("by_token@")
@@ -56,24 +55,24 @@ def test_a_moved_file_is_the_same_and_a_changed_one_is_not(folder: Path) -> None
 
 
 def test_editing_the_users_task_makes_it_another_run(folder: Path) -> None:
-    before = found_contents("by_token", {}, None)
+    before = found_contents("by_token", None)
     source = folder / "by_token.py"
     source.write_text(source.read_text() + "# edited\n")
-    after = found_contents("by_token", {}, None)
+    after = found_contents("by_token", None)
     assert before.keys() == after.keys() == {"task"}
     assert before != after
 
 
 def test_another_version_of_a_task_of_ours_is_not_another_run() -> None:
-    assert found_contents("detection", {}, None) == {}
+    assert found_contents("detection", None) == {}
 
 
 def test_editing_the_function_changes_contents_and_digest(folder: Path) -> None:
     reward = RewardConfig.model_validate("values_by_token:largest")
-    contents, before = found_contents("by_token", {}, reward), digest(reward)
+    contents, before = found_contents("by_token", reward), digest(reward)
     source = folder / "values_by_token.py"
     source.write_text(source.read_text() + "# edited\n")
-    assert found_contents("by_token", {}, reward) != contents
+    assert found_contents("by_token", reward) != contents
     assert digest(reward) != before
 
 

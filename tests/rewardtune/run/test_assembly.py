@@ -1,0 +1,50 @@
+"""Who looks for files and hashes them, and who is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import rewardtune.run.assembly
+from reward_workers.scoring import resolved
+from rewardtune.config.run_config import ConfigError, RunConfig
+from rewardtune.run.assembly import assemble, assemble_service
+from tests.rewardtune.tiny_run import tiny_tune
+
+
+@pytest.fixture
+def config(data: Path, pretrained: Path, tmp_path: Path) -> RunConfig:
+    """Of a run whose checkpoint is its own copy."""
+    checkpoint = shutil.copy(pretrained, tmp_path / "start.safetensors")
+    return tiny_tune(data, Path(checkpoint), tmp_path / "run")
+
+
+def test_a_service_is_told_what_files_hold_and_hashes_none(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = assemble(config).config
+    assert pinned.policy.checkpoint_digest is not None
+
+    def refuse(*_: object, **__: object) -> str:
+        raise AssertionError("hashed again")
+
+    monkeypatch.setattr(rewardtune.run.assembly, "policy_digest", refuse)
+    monkeypatch.setattr(rewardtune.run.assembly, "artefact_digest", refuse)
+    monkeypatch.setattr(resolved, "scoring_sources", refuse)
+    monkeypatch.setattr(resolved, "artefact_digest", refuse)
+    assert assemble_service(pinned).config == pinned
+    with pytest.raises(AssertionError, match="hashed again"):
+        assemble(pinned)
+
+
+def test_whoever_begins_with_the_policy_file_refuses_another(config: RunConfig) -> None:
+    pinned = assemble(config).config
+    assert pinned.policy.checkpoint is not None
+    with pinned.policy.checkpoint.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x00")
+    assert assemble_service(pinned).config == pinned  # its weights come from the learner
+    with pytest.raises(ConfigError, match=r"policy\.checkpoint = .* has digest .* but this run"):
+        assemble_service(pinned, begins_with_policy=True)
