@@ -209,7 +209,11 @@ class OperationsConfig(Section):
 
 
 class RunConfig(Section):
-    """One run: identity and operations. Built once, logged whole, never mutated."""
+    """One run: identity and operations. Built once, logged whole, never mutated.
+
+    Read from TOML by ``load_config``. Identity decides the final weights to the byte and is
+    hashed; operations, evaluation, reward_workers and cluster may differ between two starts.
+    """
 
     task: str
     """A folder of rewardtune/tasks/, or the dotted path of a module of your own."""

@@ -88,6 +88,9 @@ def save_policy(
 def load_policy(path: Path) -> LoadedPolicy:
     """Read a policy file.
 
+    Args:
+        path: as ``save_policy``, and so ``pretrain`` and ``tune``, wrote it.
+
     Neither reads nor advances torch's random numbers.
 
     Raises:

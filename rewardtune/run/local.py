@@ -33,6 +33,13 @@ from rewardtune.transport.weights.weight_store import MemoryWeightStore, WeightS
 def tune(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult:
     """Tune a pretrained policy to its task's reward (algorithm 2 of the paper).
 
+    Everything in this process; ``rewardtune.cluster.launch.tune_on_ray`` comes to the same weights
+    with a process for each part. A run that was interrupted goes on where it stopped.
+
+    Args:
+        log: hears of steps, evaluations and messages: ``open_run_log(config, num_steps)``.
+        fork: go on from the run's checkpoint although the config's identity has changed.
+
     Raises:
         ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix.
     """
@@ -46,6 +53,9 @@ def tune(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult:
 
 def pretrain(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult:
     """Train a policy by maximum likelihood on annotations (algorithm 1 of the paper).
+
+    Args:
+        log, fork: as for ``tune``.
 
     Raises:
         As ``tune``.

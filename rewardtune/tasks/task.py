@@ -214,10 +214,16 @@ def load_task(
     categories: Sequence[Category],
     artefacts: Path | None = None,
 ) -> Task:
-    """Find a task and build it.
+    """Find a task and build it: a folder of ``rewardtune/tasks``, or a module of the user's.
+
+    Args:
+        name: "detection", or the (dotted) name of a module that has a ``TASK``.
+        options: the task's own settings, validated by the task.
+        categories: the training data's classes, with their instance counts.
+        artefacts: folder in which files that the options name are looked for first.
 
     Raises:
-        As ``find_task`` and ``FoundTask.load``.
+        ValueError: no such task, options that it does not know, or a file that is missing.
     """
     return find_task(name, options, artefacts=artefacts).load(categories=categories)
 
