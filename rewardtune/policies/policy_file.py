@@ -88,10 +88,10 @@ def save_policy(
 def load_policy(path: Path) -> LoadedPolicy:
     """Read a policy file.
 
+    Neither reads nor advances torch's random numbers.
+
     Args:
         path: as ``save_policy``, and so ``pretrain`` and ``tune``, wrote it.
-
-    Neither reads nor advances torch's random numbers.
 
     Raises:
         PolicyFileError: there is no such file; it is truncated or damaged; it is no policy, or
