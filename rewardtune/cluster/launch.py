@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from reward_workers.scoring.digest import ScorerSettings
 from reward_workers.scoring.spec import ScoringSpec, make_spec
-from rewardtune.cluster.control.service import ControlServer
+from rewardtune.cluster.control.server import ControlServer
 from rewardtune.cluster.driver.driver import Driver
 from rewardtune.cluster.driver.fleet import Placement
 from rewardtune.cluster.hosts.exposed import serve_metrics

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from rewardtune.cluster.control.client import ControlClient
 from rewardtune.cluster.control.record import NotLive
-from rewardtune.cluster.control.service import ControlClient
 from rewardtune.cluster.job_bundle import (
     CODE_FOLDER,
     MAX_BYTES,
