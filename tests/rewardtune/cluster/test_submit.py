@@ -55,7 +55,7 @@ optimizer = {{ kind = "adamw", learning_rate = 1e-3 }}
 """
 OWN_TASK = """
 from my_fee import FEE
-from records import Score
+from rewardtune.records import Score
 from rewardtune.tasks.detection.task import DetectionTask
 
 
