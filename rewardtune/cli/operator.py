@@ -19,7 +19,7 @@ from rewardtune.cluster.control.status_view import letters_view, live_view, rest
 from rewardtune.run.summary import find_run, stored_config, summarise
 
 if TYPE_CHECKING:
-    from rewardtune.cluster.control.service import ControlClient
+    from rewardtune.cluster.control.client import ControlClient
 
 WATCH_SECONDS = 1.0
 _NOT_LIVE = "not_live"
@@ -200,7 +200,7 @@ def submit(
 
 @contextmanager
 def _driver(run: str) -> Iterator[tuple[Path, ControlClient]]:
-    from rewardtune.cluster.control.service import ControlClient
+    from rewardtune.cluster.control.client import ControlClient
 
     directory = find_run(run)
     with ControlClient.of_run(directory) as client:
@@ -209,7 +209,7 @@ def _driver(run: str) -> Iterator[tuple[Path, ControlClient]]:
 
 def _status(directory: Path) -> dict[str, Any] | NotLive:
     """Of the driver, or why there is none."""
-    from rewardtune.cluster.control.service import ControlClient
+    from rewardtune.cluster.control.client import ControlClient
 
     try:
         with ControlClient.of_run(directory) as client:

@@ -37,7 +37,7 @@ from bench.small_run import (
     until,
     without_holdout,
 )
-from rewardtune.cluster.control.service import ControlClient
+from rewardtune.cluster.control.client import ControlClient
 from rewardtune.cluster.driver.capacity import HEADROOM
 from rewardtune.config.run_config import RunConfig
 from rewardtune.transport.queue.job_queue import JobQueue

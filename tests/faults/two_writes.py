@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import cast
 from unittest import mock
 
 import numpy as np
 
-from rewardtune.cluster.driver.cluster import Service
+from rewardtune.cluster.driver.cluster import HostT, RemoteHost
 from rewardtune.cluster.hosts import reward_worker as reward_worker_host
+from rewardtune.cluster.hosts.kinds import REWARD_WORKER, HostKind
+from rewardtune.cluster.hosts.replies import Process
 from rewardtune.cluster.hosts.reward_worker import RewardWorkerHost
-from rewardtune.cluster.launch import RayCluster
+from rewardtune.cluster.ray_cluster import RayCluster
 from rewardtune.records import ScoredGroup
 from rewardtune.transport.queue.job_queue import CommitOutcome, Job, JobQueue, QueueLimits
 from rewardtune.transport.queue.redis_queue import RedisJobQueue
@@ -49,7 +51,7 @@ def without_rewards(scored: bytes) -> bytes:
 class TwoWritesHost(RewardWorkerHost):
     """A reward worker of that build; ``queue`` must be a Redis."""
 
-    def begin(self) -> dict[str, Any]:
+    def begin(self) -> Process:
         with mock.patch.object(reward_worker_host, "connect_queue", _connect):
             return super().begin()
 
@@ -58,16 +60,11 @@ class TwoWritesCluster(RayCluster):
     """Starts workers of that build in the place of ours."""
 
     def start(
-        self, name: str, build: type[Any], settings: str, *, num_cpus: int, num_gpus: float
-    ) -> Service:
-        is_worker = build is RewardWorkerHost
-        return super().start(
-            name,
-            TwoWritesHost if is_worker else build,
-            settings,
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-        )
+        self, name: str, kind: HostKind[HostT], settings: str, *, num_cpus: int, num_gpus: float
+    ) -> RemoteHost[HostT]:
+        if kind == REWARD_WORKER:
+            kind = replace(kind, build=cast("type[HostT]", TwoWritesHost))
+        return super().start(name, kind, settings, num_cpus=num_cpus, num_gpus=num_gpus)
 
 
 def _connect(url: str, *, run: str, lease_seconds: float) -> JobQueue:

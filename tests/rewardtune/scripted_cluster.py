@@ -1,4 +1,4 @@
-"""A cluster without processes: services are fakes that answer at once, and die when told to.
+"""A cluster without processes: hosts are fakes that answer at once, and die when told to.
 
 What they do is real as far as the driver can tell: samplers put into a job queue, the learner
 consumes its results, and between two turns of the driver whatever is queued is scored.
@@ -13,10 +13,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, Generic
 
-from rewardtune.cluster.driver.cluster import Call, Service, ServiceDied
+from rewardtune.cluster.driver.cluster import (
+    ArgumentsT,
+    Call,
+    HostT,
+    HostT_co,
+    RemoteHost,
+    ReplyT,
+    ServiceDied,
+)
+from rewardtune.cluster.hosts.kinds import HostKind
+from rewardtune.cluster.hosts.replies import Claimed, Joined, Process, Stepped
 from rewardtune.config.run_config import RunConfig
+from rewardtune.records import Published
 from rewardtune.transport.queue.job_queue import Failure, FailureKind, JobQueue, Term, WorkerRecord
 
 Fault = Callable[[str, str, int], Exception | None]
@@ -24,21 +35,43 @@ Fault = Callable[[str, str, int], Exception | None]
 
 
 @dataclass(slots=True, eq=False)
-class ScriptedService:
+class ScriptedHost(Generic[HostT_co]):
+    """Implements ``cluster.RemoteHost``; ``kind`` is the name of its class, without Host."""
+
+    cluster: ScriptedCluster
     name: str
     kind: str
     is_dead: bool = False
     is_drained: bool = False
     is_running: bool = False
 
+    def call(
+        self,
+        method: Callable[Concatenate[HostT_co, ArgumentsT], ReplyT],
+        /,
+        *arguments: ArgumentsT.args,
+        **options: ArgumentsT.kwargs,
+    ) -> Call[ReplyT]:
+        return self.cluster.called(self, method.__name__, *arguments, **options)
+
+    def kill(self) -> None:
+        self.is_dead = True
+
 
 @dataclass(slots=True, eq=False)
 class ScriptedCall:
-    service: ScriptedService
+    """Implements ``cluster.Call``."""
+
+    service: ScriptedHost[Any]
     method: str
     answer: Any = None
     error: Exception | None = None
     is_over: bool = True
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.answer
 
 
 @dataclass(slots=True)
@@ -63,21 +96,22 @@ class ScriptedCluster:
     num_calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     num_scored: int = 0
     evaluations_may_end: threading.Event = field(default_factory=threading.Event)
-    services: list[ScriptedService] = field(default_factory=list)
+    services: list[ScriptedHost[Any]] = field(default_factory=list)
     _pending: list[ScriptedCall] = field(default_factory=list)
     _term: int = -1
     version: int = 0
     """Of the learner."""
 
     def start(
-        self, name: str, build: type[Any], settings: str, *, num_cpus: int, num_gpus: float
-    ) -> Service:
-        service = ScriptedService(name, build.__name__.removesuffix("Host"))
-        self.services.append(service)
-        return service
+        self, name: str, kind: HostKind[HostT], settings: str, *, num_cpus: int, num_gpus: float
+    ) -> RemoteHost[HostT]:
+        host = ScriptedHost[HostT](self, name, kind.build.__name__.removesuffix("Host"))
+        self.services.append(host)
+        return host
 
-    def call(self, service: Service, method: str, *arguments: Any) -> Call:
-        assert isinstance(service, ScriptedService)
+    def called(
+        self, service: ScriptedHost[Any], method: str, *arguments: Any, **options: Any
+    ) -> ScriptedCall:
         call = ScriptedCall(service, method)
         number = self.num_calls[service.name, method] = self.num_calls[service.name, method] + 1
         fault = self.fault(service.name, method, number)
@@ -88,34 +122,24 @@ class ScriptedCluster:
         elif fault is not None:
             call.error = fault
         else:
-            self._do(call, *arguments)
+            self._do(call, *arguments, **options)
         return call
 
-    def wait(self, calls: Sequence[Call], *, timeout_seconds: float) -> list[Call]:
+    def wait(self, calls: Sequence[Call[Any]], *, timeout_seconds: float) -> list[Call[Any]]:
         self._score()
         waiting = [call for call in calls if isinstance(call, ScriptedCall)]
         for call in waiting:
             self._look_again(call)
-        over: list[Call] = [call for call in waiting if call.is_over]
+        over: list[Call[Any]] = [call for call in waiting if call.is_over]
         if not over:
             time.sleep(0.001)
         return over
-
-    def result(self, call: Call) -> Any:
-        assert isinstance(call, ScriptedCall)
-        if call.error is not None:
-            raise call.error
-        return call.answer
-
-    def kill(self, service: Service) -> None:
-        assert isinstance(service, ScriptedService)
-        service.is_dead = True
 
     @property
     def num_alive(self) -> int:
         return sum(not service.is_dead for service in self.services)
 
-    def _do(self, call: ScriptedCall, *arguments: Any) -> None:
+    def _do(self, call: ScriptedCall, *arguments: Any, **options: Any) -> None:
         match call.service.kind, call.method:
             case "Learner", "begin":
                 call.answer = self._begin()
@@ -124,17 +148,17 @@ class ScriptedCluster:
             case "Learner", "step":
                 call.answer = self._step()
             case "LearnerRank", "begin":
-                self.started_from.append(arguments[0])
-                call.answer = {"pid": os.getpid(), "metrics_address": call.service.name}
+                self.started_from.append(None if arguments[0] is None else str(arguments[0]))
+                call.answer = Process(os.getpid(), call.service.name)
             case "LearnerRank", "join":
-                assert arguments[1] == self._meeting_address
+                assert options["address"] == self._meeting_address
+                call.answer = Joined(self.saved)
             case "Learner", "save" | "finish":
                 self.saved = self.version
             case _, "begin":
-                address = f"{call.service.name}:{id(call.service)}"
-                call.answer = {"pid": os.getpid(), "metrics_address": address}
+                call.answer = Process(os.getpid(), f"{call.service.name}:{id(call.service)}")
             case "Sampler", "draw":
-                self._draw(*arguments)
+                self._draw(*arguments, **options)
             case "Evaluator", "evaluate":
                 call.answer, call.is_over = arguments[0], False
             case "RewardWorker", "run":
@@ -150,37 +174,33 @@ class ScriptedCluster:
         elif call.method == "run" and call.service.is_drained:
             call.answer, call.is_over = 0, True
         elif call.method == "evaluate" and self.evaluations_may_end.is_set():
-            self.measured.append(Path(call.answer).read_text())
+            self.measured.append(call.answer.read_text())
             call.answer, call.is_over = {"map": float(len(self.measured))}, True
 
-    def _begin(self) -> dict[str, Any]:
+    def _begin(self) -> Claimed:
         self._term += 1
-        return {
-            "term": self._term,
-            "pid": os.getpid(),
-            "metrics_address": "",
-            "messages": [],
-            "checkpoint": f"checkpoint-{self.saved}" if self.saved else None,
-            "address": self._meeting_address,
-        }
+        return Claimed(
+            process=Process(os.getpid(), ""),
+            term=self._term,
+            messages=(),
+            checkpoint=Path(f"checkpoint-{self.saved}") if self.saved else None,
+            meeting_address=self._meeting_address,
+        )
 
     @property
     def _meeting_address(self) -> str:
         """Another one for each start, as ranks of an earlier one must not come."""
         return f"learner:{self._term}"
 
-    def _join(self) -> dict[str, Any]:
+    def _join(self) -> Joined:
         self.version = self.saved
         batch_size = self.config.learner.batch_size
         capacity = (self.config.depth + 1) * batch_size
         term = Term(self._term, b"spec", capacity)
         self.queue.open_term(term, frontier=self.version * batch_size)
-        return {
-            "version": self.version,
-            "candidate": None if self.saved else self._candidate(),
-        }
+        return Joined(self.version, candidate=None if self.saved else self._candidate())
 
-    def _step(self) -> dict[str, Any] | None:
+    def _step(self) -> Stepped | None:
         size = self.config.learner.batch_size
         ordinals = range(self.version * size, (self.version + 1) * size)
         results = self.queue.results(self._term, ordinals)
@@ -195,26 +215,27 @@ class ScriptedCluster:
         is_due = self.version == self.config.learner.num_steps or (
             every is not None and self.version % every == 0
         )
-        return {
-            "version": self.version,
-            "record": {"step": self.version, "seconds": 0.1, "is_skipped": 0.0},
-            "num_invalid": sum(result.dead is not None for result in results.values()),
-            "candidate": self._candidate() if is_due else None,
-        }
+        return Stepped(
+            self.version,
+            record={"step": self.version, "seconds": 0.1, "is_skipped": 0.0},
+            num_invalid=sum(result.dead is not None for result in results.values()),
+            candidate=self._candidate() if is_due else None,
+        )
 
-    def _candidate(self) -> str | None:
+    def _candidate(self) -> Path | None:
         if self.config.data.holdout is None:
             return None
         path = self.config.operations.directory / f"candidate-{self.version}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(self.version))
-        return str(path)
+        return path
 
-    def _draw(self, term: int, policy_version: int, first: int, num_groups: int) -> None:
-        assert policy_version <= self.version, "drawn before its weights were published"
-        self.drawn.append((term, policy_version, first))
-        for ordinal in range(first, first + num_groups):
-            self.queue.put(term, ordinal, b"group %d" % ordinal)
+    def _draw(self, ordinals: range, *, published: Published) -> None:
+        version = published.policy_version
+        assert version <= self.version, "drawn before its weights were published"
+        self.drawn.append((published.term, version, ordinals.start))
+        for ordinal in ordinals:
+            self.queue.put(published.term, ordinal, b"group %d" % ordinal)
 
     def _score(self) -> None:
         workers = [s for s in self.services if s.is_running and not s.is_dead]

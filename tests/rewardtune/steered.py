@@ -99,7 +99,7 @@ def letter(ordinal: int, *, body: bytes = b"no group") -> DeadLetter:
 
 
 class FakeDriver:
-    """Implements ``rewardtune.cluster.control.service.Steered``."""
+    """Implements ``rewardtune.cluster.control.server.Steered``."""
 
     def __init__(self) -> None:
         self.told: list[object] = []

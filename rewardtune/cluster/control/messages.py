@@ -11,6 +11,13 @@ from protos.v1 import control_pb2 as pb
 from rewardtune.transport.queue.job_queue import DeadLetter
 from rewardtune.transport.wire import MAX_MESSAGE_BYTES, group_from_bytes
 
+QUEUE_AWAY = "the queue is away"
+"""How the server begins to tell so; the client knows it by these words."""
+MESSAGE_SIZES = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+]
+"""Options of either end."""
 MAX_LINE, MAX_TRACEBACK = 1_000, 4_000
 """Characters of a failure; of more than so many failures the last are told."""
 MAX_FAILURES = 5

@@ -6,11 +6,15 @@ No step waits for it: of a policy that comes while another is measured only the 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 from rewardtune.cluster.driver.cluster import Call, ServiceDied
-from rewardtune.cluster.driver.fleet import Fleet, Hosted
+from rewardtune.cluster.driver.fleet import Fleet
 from rewardtune.cluster.driver.metrics import report_evaluation
+from rewardtune.cluster.driver.service import Service
+from rewardtune.cluster.hosts.evaluator import EvaluatorHost
+from rewardtune.cluster.hosts.kinds import EVALUATOR
 from rewardtune.evaluation.history import History
 from rewardtune.run.log import RunLog
 from rewardtune.transport.telemetry.meter import Meter
@@ -34,10 +38,10 @@ class Candidates:
         self._waiting: deque[tuple[int, Path]] = deque()
         self._measured: int | None = None
         self.num_skipped = 0
-        self.evaluator: Hosted | None = None
+        self.evaluator: Service[EvaluatorHost] | None = None
 
     def start(self) -> None:
-        self.evaluator = self._fleet.start("evaluator", "evaluator")
+        self.evaluator = self._fleet.start("evaluator", EVALUATOR)
         self._begin(self.evaluator)
 
     @property
@@ -67,21 +71,25 @@ class Candidates:
             step, path = self._waiting.popleft()
             self._measured = step
             self._fleet.call(
-                evaluator,
-                "evaluate",
+                evaluator.request(EvaluatorHost.evaluate, path),
                 lambda call: self._on_evaluated(call, evaluator, step, path),
-                str(path),
             )
 
-    def _begin(self, evaluator: Hosted) -> None:
+    def _begin(self, evaluator: Service[EvaluatorHost]) -> None:
         def ready() -> None:
             evaluator.is_idle = True
 
         self._fleet.begin(evaluator, ready)
 
-    def _on_evaluated(self, call: Call, evaluator: Hosted, step: int, path: Path) -> None:
+    def _on_evaluated(
+        self,
+        call: Call[Mapping[str, float]],
+        evaluator: Service[EvaluatorHost],
+        step: int,
+        path: Path,
+    ) -> None:
         try:
-            metrics = self._fleet.result(call)
+            metrics = call.result()
         except ServiceDied as error:
             self._measured = None
             self._waiting.appendleft((step, path))

@@ -11,7 +11,6 @@ import queue as thread_queue
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,16 @@ from rewardtune.cluster.driver.candidates import Candidates
 from rewardtune.cluster.driver.capacity import Requirement, measured_requirement
 from rewardtune.cluster.driver.cluster import Cluster
 from rewardtune.cluster.driver.draw_table import DrawTable
-from rewardtune.cluster.driver.fleet import Fleet, Hosted, Placement
+from rewardtune.cluster.driver.fleet import Fleet, Placement
 from rewardtune.cluster.driver.learner_group import LearnerGroup
 from rewardtune.cluster.driver.metrics import report_queue, report_state, report_workers
 from rewardtune.cluster.driver.pace import NUM_RECENT_STEPS
 from rewardtune.cluster.driver.reward_pool import MAX_REWARD_WORKERS, RewardPool
 from rewardtune.cluster.driver.sampler_pool import SamplerPool
-from rewardtune.cluster.driver.status import (
-    targets_of,
-    told_by_config,
-    told_by_services,
-    told_by_steps,
-)
+from rewardtune.cluster.driver.service import Service
+from rewardtune.cluster.driver.status import DriverStatus, run_status, targets_of
 from rewardtune.cluster.driver.whereabouts import Location, find_group
+from rewardtune.cluster.hosts.replies import Joined, Stepped
 from rewardtune.config.run_config import RunConfig
 from rewardtune.evaluation.history import History
 from rewardtune.run.log import RunLog
@@ -197,22 +193,28 @@ class Driver:
 
     def status(self) -> dict[str, Any]:
         """The run as it is now, as plain JSON values."""
-        return {
-            "state": "failed" if self._fleet.failure is not None else self._state,
-            "term": self._term,
-            "step": self._version,
-            "best": self._history.best,
-            "evaluations_skipped": self._candidates.num_skipped,
-            "redraws": self._table.num_redraws,
-            "draws_in_flight": self._table.num_in_flight,
-            "reward_workers_wanted": self._reward.num_wanted,
-            "reward_workers_required": (required := self.required).reward_workers,
-            "depth_required": required.depth,
-            "queue": asdict(self._stats) if self._stats else None,
-            **told_by_config(self._config),
-            **told_by_steps(list(self._recent)),
-            **told_by_services(self._others, self._reward.workers, self._records),
-        }
+        required = self.required
+        driver = DriverStatus(
+            state="failed" if self._fleet.failure is not None else self._state,
+            term=self._term,
+            step=self._version,
+            best=self._history.best,
+            evaluations_skipped=self._candidates.num_skipped,
+            redraws=self._table.num_redraws,
+            draws_in_flight=self._table.num_in_flight,
+            reward_workers_wanted=self._reward.num_wanted,
+            reward_workers_required=required.reward_workers,
+            depth_required=required.depth,
+            queue=self._stats,
+        )
+        return run_status(
+            driver,
+            self._config,
+            recent=list(self._recent),
+            others=self._others,
+            workers=self._reward.workers,
+            records=self._records,
+        ).to_json()
 
     @property
     def required(self) -> Requirement:
@@ -231,7 +233,7 @@ class Driver:
         return targets_of(self._others, self._records, run=self._config.run_name)
 
     @property
-    def _others(self) -> list[Hosted]:
+    def _others(self) -> list[Service[Any]]:
         """All services but the reward workers."""
         evaluator = self._candidates.evaluator
         return [
@@ -341,30 +343,30 @@ class Driver:
 
     # What the learner does: implements ``learner_group.LearnerEvents``.
 
-    def learner_joined(self, begun: Mapping[str, Any]) -> None:
-        self._term, self._version = begun["term"], begun["version"]
+    def learner_joined(self, joined: Joined, *, term: int) -> None:
+        self._term, self._version = term, joined.version
         if self._version:
             self._log.message(
                 f"continuing {self._directory} at step {self._version} of "
                 f"{self._config.learner.num_steps}"
             )
         self._samplers.open_term(self._term, version=self._version)
-        self._measure(begun["candidate"])
+        self._measure(joined.candidate)
         if self._state == "starting":
             self._state = "paused" if self._is_paused else "running"
 
-    def learner_stepped(self, stepped: Mapping[str, Any]) -> None:
-        self._version = stepped["version"]
+    def learner_stepped(self, stepped: Stepped) -> None:
+        self._version = stepped.version
         self._table.published(self._version)
-        record = stepped["record"]
+        record = stepped.record
         self._recent.append(record)
         is_skipped = bool(record["is_skipped"])
         if is_skipped:
             self._skipped_batches |= {self._version - 1}
         if self._version % self._config.operations.log_every == 0 or is_skipped:
             self._log.step(record)
-        self._measure(stepped["candidate"])
-        if self._unscored.are_too_many(stepped["num_invalid"]):
+        self._measure(stepped.candidate)
+        if self._unscored.are_too_many(stepped.num_invalid):
             self._is_paused = True
             self._state = "paused"
             self._log.message(f"paused: {TOO_MANY_UNSCORED}; see the dead letters, then resume")
@@ -377,8 +379,8 @@ class Driver:
     def wants_learner(self) -> bool:
         return not self._stops
 
-    def _measure(self, candidate: str | None) -> None:
+    def _measure(self, candidate: Path | None) -> None:
         if candidate is None or (self._stops and not self._is_complete):
             return
         is_needed = self._is_complete or self._version == 0
-        self._candidates.offer(Path(candidate), step=self._version, is_needed=is_needed)
+        self._candidates.offer(candidate, step=self._version, is_needed=is_needed)

@@ -1,4 +1,4 @@
-"""The services of a run, as processes that may die: start, begin, call, start again, end."""
+"""The services of a run, whose processes may die: start, begin, call, start again, end."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rewardtune.cluster.driver.cluster import Call, Cluster, Service, ServiceDied
-from rewardtune.cluster.hosts.hosts import EvaluatorHost, LearnerHost, SamplerHost
-from rewardtune.cluster.hosts.learner_rank import LearnerRankHost
+from rewardtune.cluster.driver.cluster import (
+    Call,
+    Cluster,
+    HostT,
+    RemoteHost,
+    ReplyT,
+    ServiceDied,
+)
+from rewardtune.cluster.driver.service import Request, Service
+from rewardtune.cluster.hosts.kinds import HostKind, LoneHost
+from rewardtune.cluster.hosts.replies import Process
 from rewardtune.cluster.hosts.reward_worker import RewardWorkerHost
 from rewardtune.run.log import RunLog
 from rewardtune.transport.queue.job_queue import QueueUnavailable
 from rewardtune.transport.telemetry.meter import Meter
+from rewardtune.transport.telemetry.metric_table import Role
 from rewardtune.transport.weights.weight_store import WeightsUnavailable
 
-_HOSTS: Mapping[str, type[Any]] = {
-    "learner": LearnerHost,
-    "learner_rank": LearnerRankHost,
-    "sampler": SamplerHost,
-    "evaluator": EvaluatorHost,
-    "reward_worker": RewardWorkerHost,
-}
 _MAX_DEATHS = 5
 """Of one service in a row without any work done between them: something is wrong with it."""
 
@@ -35,38 +37,13 @@ class Placement:
     """How many of each service, what each asks of the cluster, and what all are told."""
 
     settings: str
+    """``HostSettings`` as JSON."""
     num_learners: int
     num_samplers: int
     num_reward_workers: int
-    num_cpus: Mapping[str, int]
-    """By kind; none where the cluster's count of them is not to be kept."""
-    num_gpus: Mapping[str, float]
-    """By kind."""
-
-
-@dataclass(slots=True, eq=False)
-class Hosted:
-    """A service, the kind it is, and how it fares."""
-
-    service: Service
-    kind: str
-    is_idle: bool = False
-    """It has begun and does nothing."""
-    restarts: int = 0
-    deaths_in_a_row: int = 0
-    pid: int = 0
-    metrics_address: str = ""
-
-    @property
-    def state(self) -> str:
-        if self.pid == 0:
-            return "starting"
-        return "idle" if self.is_idle else "busy"
-
-    def tell(self, whereabouts: Mapping[str, Any]) -> None:
-        """Take in where its process is."""
-        self.pid = whereabouts["pid"]
-        self.metrics_address = whereabouts["metrics_address"]
+    num_cpus: Mapping[Role, int]
+    """Empty where the cluster's count of them is not to be kept."""
+    num_gpus: Mapping[Role, float]
 
 
 class Fleet:
@@ -82,100 +59,91 @@ class Fleet:
         self._placement = placement
         self._log = log
         self._meter = meter
-        self._calls: dict[Call, Callable[[Call], object]] = {}
+        self._calls: dict[Call[Any], Callable[[Call[Any]], object]] = {}
         self.failure: Exception | None = None
         self.is_ending = False
         """Nobody draws or scores any more: who did, and died, is not started again."""
 
-    def start(self, name: str, kind: str) -> Hosted:
-        return Hosted(self._new(name, kind), kind)
+    def start(self, name: str, kind: HostKind[HostT]) -> Service[HostT]:
+        return Service(name, kind, self._new(name, kind))
 
     def fail(self, error: Exception) -> None:
         """The run cannot go on."""
         self.failure = self.failure or error
 
-    def begin(self, hosted: Hosted, then: Callable[[], None]) -> None:
-        """Call a service's ``begin`` until it has begun."""
-        self.call(hosted, "begin", lambda call: self._on_begun(call, hosted, then))
+    def begin(self, service: Service[LoneHost], then: Callable[[], None]) -> None:
+        """Call a host's ``begin`` until it has begun."""
+        self.call(service.request(LoneHost.begin), lambda call: self._on_begun(call, service, then))
 
-    def revive(self, hosted: Hosted, error: Exception) -> bool:
+    def revive(self, service: Service[Any], error: Exception) -> bool:
         """Start a service again that died; False if that is no use any more, or in vain."""
-        if self.is_ending and hosted.kind in ("sampler", "reward_worker"):
+        if self.is_ending and not service.kind.is_needed_to_the_end:
             return False
-        hosted.deaths_in_a_row += 1
-        name = hosted.service.name
-        if hosted.deaths_in_a_row > _MAX_DEATHS:
-            hosted.is_idle = False
+        service.deaths_in_a_row += 1
+        if service.deaths_in_a_row > _MAX_DEATHS:
+            service.is_idle = False
             self.fail(
                 RunFailed(
-                    f"{name} died {hosted.deaths_in_a_row} times without doing anything in "
-                    f"between, last: {error}"
+                    f"{service.name} died {service.deaths_in_a_row} times without doing anything "
+                    f"in between, last: {error}"
                 )
             )
             return False
-        self._meter.count("service_restarts_total", service=hosted.kind)
-        self._log.message(f"{name} died and is started again: {first_line(error)}")
-        self.replace(hosted)
+        self._meter.count("service_restarts_total", service=service.role)
+        self._log.message(f"{service.name} died and is started again: {first_line(error)}")
+        self.replace(service)
         return True
 
-    def replace(self, hosted: Hosted) -> None:
+    def replace(self, service: Service[Any]) -> None:
         """Start a service afresh, in another process."""
         # It may only have been cut off; two of it would be one too many.
-        self.kill(hosted)
-        hosted.is_idle = False
-        hosted.restarts += 1
-        hosted.service, hosted.pid = self._new(hosted.service.name, hosted.kind), 0
+        service.host.kill()
+        service.is_idle = False
+        service.restarts += 1
+        service.host, service.pid = self._new(service.name, service.kind), 0
 
-    def call(
-        self, hosted: Hosted, method: str, then: Callable[[Call], object], *arguments: Any
-    ) -> None:
+    def call(self, request: Request[ReplyT], then: Callable[[Call[ReplyT]], object]) -> None:
         """Call a method; ``then`` is given the call when it is over."""
-        hosted.is_idle = False
-        self._calls[self._cluster.call(hosted.service, method, *arguments)] = then
+        request.service.is_idle = False
+        self._calls[request.send()] = then
 
     def settle(self, *, timeout_seconds: float) -> None:
         """Wait for calls to end, and follow those that have."""
         for call in self._cluster.wait(list(self._calls), timeout_seconds=timeout_seconds):
             self._calls.pop(call)(call)
 
-    def result(self, call: Call) -> Any:
-        """As ``Cluster.result``."""
-        return self._cluster.result(call)
-
-    def let_go(self, worker: Hosted) -> None:
+    def let_go(self, worker: Service[RewardWorkerHost]) -> None:
         """Ask a reward worker to finish what it holds, and expect nothing more of it."""
-        self._calls[self._cluster.call(worker.service, "drain")] = lambda call: None
+        self._calls[worker.request(RewardWorkerHost.drain).send()] = lambda call: None
 
-    def kill(self, hosted: Hosted) -> None:
-        self._cluster.kill(hosted.service)
-
-    def end(self, services: Iterable[Hosted | None]) -> None:
+    def end(self, services: Iterable[Service[Any]]) -> None:
         """Nobody has anything to lose: the next term forgets what reward workers hold."""
-        for hosted in services:
-            if hosted is not None:
-                self.kill(hosted)
+        for service in services:
+            service.host.kill()
 
-    def _on_begun(self, call: Call, hosted: Hosted, then: Callable[[], None]) -> None:
+    def _on_begun(
+        self, call: Call[Process], service: Service[LoneHost], then: Callable[[], None]
+    ) -> None:
         try:
-            hosted.tell(self.result(call))
+            service.has_begun(call.result())
         except ServiceDied as error:
-            if self.revive(hosted, error):
-                self.begin(hosted, then)
+            if self.revive(service, error):
+                self.begin(service, then)
         except (QueueUnavailable, WeightsUnavailable) as error:
-            self._log.message(f"{hosted.service.name} cannot begin yet: {first_line(error)}")
-            self.begin(hosted, then)
+            self._log.message(f"{service.name} cannot begin yet: {first_line(error)}")
+            self.begin(service, then)
         except Exception as error:
             self.fail(error)
         else:
             then()
 
-    def _new(self, name: str, kind: str) -> Service:
+    def _new(self, name: str, kind: HostKind[HostT]) -> RemoteHost[HostT]:
         return self._cluster.start(
             name,
-            _HOSTS[kind],
+            kind,
             self._placement.settings,
-            num_cpus=self._placement.num_cpus.get(kind, 0),
-            num_gpus=self._placement.num_gpus.get(kind, 0.0),
+            num_cpus=self._placement.num_cpus.get(kind.role, 0),
+            num_gpus=self._placement.num_gpus.get(kind.role, 0.0),
         )
 
 

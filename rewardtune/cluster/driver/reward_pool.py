@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from rewardtune.cluster.driver.cluster import Call, ServiceDied
-from rewardtune.cluster.driver.fleet import Fleet, Hosted
+from rewardtune.cluster.driver.fleet import Fleet
+from rewardtune.cluster.driver.service import Service
+from rewardtune.cluster.hosts.kinds import REWARD_WORKER
+from rewardtune.cluster.hosts.reward_worker import RewardWorkerHost
 
 MAX_REWARD_WORKERS = 1000
 """Inside Ray, which stalls when many more are asked for at once."""
@@ -18,7 +21,7 @@ class RewardPool:
         self._fleet = fleet
         self._num_started = 0
         self.num_wanted = count
-        self.workers: list[Hosted] = []
+        self.workers: list[Service[RewardWorkerHost]] = []
 
     def keep(self) -> None:
         """As many as are wanted, from now on."""
@@ -27,7 +30,7 @@ class RewardPool:
         while len(self.workers) < self.num_wanted:
             name = f"reward-worker-{self._num_started}"
             self._num_started += 1
-            worker = self._fleet.start(name, "reward_worker")
+            worker = self._fleet.start(name, REWARD_WORKER)
             self.workers.append(worker)
             self._begin(worker)
         while len(self.workers) > self.num_wanted:
@@ -39,21 +42,21 @@ class RewardPool:
             if worker.metrics_address in metrics_addresses:
                 worker.deaths_in_a_row = 0
 
-    def _begin(self, worker: Hosted) -> None:
+    def _begin(self, worker: Service[RewardWorkerHost]) -> None:
+        run = worker.request(RewardWorkerHost.run)
         self._fleet.begin(
-            worker,
-            lambda: self._fleet.call(worker, "run", lambda call: self._on_ended(call, worker)),
+            worker, lambda: self._fleet.call(run, lambda call: self._on_ended(call, worker))
         )
 
-    def _on_ended(self, call: Call, worker: Hosted) -> None:
+    def _on_ended(self, call: Call[int], worker: Service[RewardWorkerHost]) -> None:
         try:
-            self._fleet.result(call)
+            call.result()
         except ServiceDied as error:
             if worker in self.workers and self._fleet.revive(worker, error):
                 self._begin(worker)
         except Exception as error:
             self._fleet.fail(error)
         else:
-            self._fleet.kill(worker)
+            worker.host.kill()
             if worker in self.workers:  # somebody asked the queue to drain it
                 self.workers.remove(worker)

@@ -7,8 +7,12 @@ from collections import deque
 
 from rewardtune.cluster.driver.cluster import Call, ServiceDied
 from rewardtune.cluster.driver.draw_table import Draw, DrawTable
-from rewardtune.cluster.driver.fleet import Fleet, Hosted, first_line
+from rewardtune.cluster.driver.fleet import Fleet, first_line
 from rewardtune.cluster.driver.pace import NUM_RECENT_STEPS
+from rewardtune.cluster.driver.service import Service
+from rewardtune.cluster.hosts.kinds import SAMPLER
+from rewardtune.cluster.hosts.sampler import SamplerHost
+from rewardtune.records import Published
 from rewardtune.run.log import RunLog
 from rewardtune.transport.queue.job_queue import QueueUnavailable
 from rewardtune.transport.term import StaleTerm
@@ -17,6 +21,7 @@ from rewardtune.transport.weights.weight_store import (
     WeightsNotFound,
     WeightsUnavailable,
 )
+from sampler.metrics import DrawReport
 
 
 class SamplerPool:
@@ -38,11 +43,11 @@ class SamplerPool:
         self._term = -1
         self._draw_at = 0.0
         self._draw_seconds: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
-        self.samplers: list[Hosted] = []
+        self.samplers: list[Service[SamplerHost]] = []
 
     def start(self) -> None:
         for number in range(self._count):
-            sampler = self._fleet.start(f"sampler-{number}", "sampler")
+            sampler = self._fleet.start(f"sampler-{number}", SAMPLER)
             self.samplers.append(sampler)
             self._begin(sampler)
 
@@ -69,27 +74,30 @@ class SamplerPool:
             if sampler.is_idle and (draw := self._table.next()) is not None:
                 self._draw(sampler, draw)
 
-    def _begin(self, sampler: Hosted) -> None:
+    def _begin(self, sampler: Service[SamplerHost]) -> None:
         def ready() -> None:
             sampler.is_idle = True
 
         self._fleet.begin(sampler, ready)
 
-    def _draw(self, sampler: Hosted, draw: Draw) -> None:
+    def _draw(self, sampler: Service[SamplerHost], draw: Draw) -> None:
         term, began = self._term, time.monotonic()
+        published = Published(term, draw.policy_version)
         self._fleet.call(
-            sampler,
-            "draw",
+            sampler.request(SamplerHost.draw, draw.ordinals, published=published),
             lambda call: self._on_drawn(call, sampler, draw, term, began),
-            term,
-            draw.policy_version,
-            draw.first_ordinal,
-            draw.num_groups,
         )
 
-    def _on_drawn(self, call: Call, sampler: Hosted, draw: Draw, term: int, began: float) -> None:
+    def _on_drawn(
+        self,
+        call: Call[DrawReport],
+        sampler: Service[SamplerHost],
+        draw: Draw,
+        term: int,
+        began: float,
+    ) -> None:
         try:
-            self._fleet.result(call)
+            call.result()
         except (ServiceDied, DamagedWeights) as error:
             self._lost(draw, term)
             if self._fleet.revive(sampler, error):
@@ -98,7 +106,7 @@ class SamplerPool:
             # On their way back: no draw is of use before the next look at the queue.
             self._lost(draw, term)
             self._draw_at = time.monotonic() + self._retry_seconds
-            self._log.message(f"{sampler.service.name}: {first_line(error)}")
+            self._log.message(f"{sampler.name}: {first_line(error)}")
             sampler.is_idle = True
         except StaleTerm:
             self._lost(draw, term)

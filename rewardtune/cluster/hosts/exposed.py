@@ -23,13 +23,23 @@ class Exposed:
         return self.exposition.address
 
 
-def expose(
+def expose(config: RunConfig, role: Role, *, health: Callable[[], str] = str) -> Exposed:
+    """Count as this role, and serve the counts.
+
+    Raises:
+        OSError: none of the configured ports is free.
+    """
+    meter = Telemetry(role)
+    return Exposed(meter, serve_metrics(config, meter, health=health))
+
+
+def serve_metrics(
     config: RunConfig,
-    role: Role,
+    meter: Telemetry,
     *,
     health: Callable[[], str] = str,
     targets: Callable[[], Sequence[Target]] | None = None,
-) -> Exposed:
+) -> Exposition:
     """Serve /metrics and /healthz, and /sd where there are targets to list.
 
     Args:
@@ -39,12 +49,10 @@ def expose(
         OSError: none of the configured ports is free.
     """
     settings = config.cluster
-    meter = Telemetry(role)
-    exposition = Exposition(
+    return Exposition(
         meter.exposition,
         ports=port_range(settings.metrics_port, settings.num_metrics_ports),
         host=settings.bind,
         health=health,
         targets=targets,
     )
-    return Exposed(meter, exposition)

@@ -1,25 +1,26 @@
-"""The other ranks of a learner: each computes its shards of every step, and nothing else.
+"""The hosts of a learner's other ranks: each computes its shards of every step, and nothing else.
 
-Rank 0 (``services.LearnerHost``) holds the term, reads the queue, publishes and writes. These
+Rank 0 (``learner.LearnerHost``) holds the term, reads the queue, publishes and writes. These
 start from the same weights, are shared the same batches, exchange gradients and apply the same
 update; so they hold the learner's weights without ever being sent them.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from learner.checkpoint import Checkpoint, CheckpointError, CheckpointIncomplete, load_checkpoint
+from learner.learner import Learner
 from learner.ranks import TorchRanks
 from learner.source import SharedSource
-from rewardtune.cluster.hosts.exposed import Exposed, expose
+from rewardtune.cluster.hosts.exposed import expose
 from rewardtune.cluster.hosts.gpu_metrics import GpuReport
-from rewardtune.cluster.hosts.settings import ServiceSettings
-from rewardtune.run.assembly import assemble_service
+from rewardtune.cluster.hosts.replies import Joined, Process
+from rewardtune.cluster.hosts.settings import HostSettings
+from rewardtune.run.assembly import Parts, assemble_service
 from rewardtune.run.state import restore_learner
 from rewardtune.run.tuning import own_images, tuning_learner
 from rewardtune.transport.telemetry.metric_table import Role
@@ -28,13 +29,32 @@ _DISK_SECONDS = 60.0
 """A disk that machines share may show to one what another has written only after a while."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What is there before the ranks meet."""
+
+    parts: Parts
+    checkpoint: Checkpoint | None
+    gpu: GpuReport
+
+
+@dataclass(frozen=True, slots=True)
+class _Learning:
+    parts: Parts
+    source: SharedSource
+    learner: Learner
+    gpu: GpuReport
+
+
 class LearnerRankHost:
-    """Learns in step with rank 0."""
+    """Learns in step with rank 0: ``begin``, then ``join``, then ``step`` after ``step``."""
 
     def __init__(self, settings: str) -> None:
-        self._settings = ServiceSettings.model_validate_json(settings)
+        self._settings = HostSettings.model_validate_json(settings)
+        self._ready: _Ready | None = None
+        self._learning: _Learning | None = None
 
-    def begin(self, checkpoint: str | None) -> dict[str, Any]:
+    def begin(self, checkpoint: Path | None) -> Process:
         """Read what rank 0 starts from.
 
         Args:
@@ -43,11 +63,13 @@ class LearnerRankHost:
         Raises:
             CheckpointError: it is not there, or not whole.
         """
-        self._parts = assemble_service(self._settings.config, begins_with_policy=True)
-        self._checkpoint = None if checkpoint is None else _read(Path(checkpoint))
-        return {"pid": os.getpid(), "metrics_address": self._exposed.address}
+        parts = assemble_service(self._settings.config, begins_with_policy=True)
+        read = None if checkpoint is None else _read(checkpoint)
+        exposed = expose(self._settings.config, Role.LEARNER_RANK)
+        self._ready = _Ready(parts, read, GpuReport(exposed.meter))
+        return Process(os.getpid(), exposed.address)
 
-    def join(self, rank: int, address: str) -> None:
+    def join(self, *, rank: int, address: str) -> Joined:
         """Meet the others.
 
         Args:
@@ -56,17 +78,20 @@ class LearnerRankHost:
         Raises:
             RankLost: not all came.
         """
+        # Let go: the checkpoint is as large as all that is learned.
+        ready, self._ready = self._ready, None
+        assert ready is not None, "a rank begins before it joins, and joins once"
         ranks = TorchRanks(
             rank=rank,
-            num_ranks=self._parts.config.cluster.learners,
+            num_ranks=ready.parts.config.cluster.learners,
             address=address,
-            device=self._parts.device,
+            device=ready.parts.device,
         )
-        self._source = SharedSource(ranks)
-        self._learner = tuning_learner(self._parts, ranks)
-        if self._checkpoint is not None:
-            restore_learner(self._checkpoint, self._learner)
-            self._checkpoint = None  # as large as all that is learned
+        learner = tuning_learner(ready.parts, ranks)
+        if ready.checkpoint is not None:
+            restore_learner(ready.checkpoint, learner)
+        self._learning = _Learning(ready.parts, SharedSource(ranks), learner, ready.gpu)
+        return Joined(learner.policy_version)
 
     def step(self) -> None:
         """Do what rank 0 does in the same step: learn from its batch, or from none.
@@ -74,19 +99,13 @@ class LearnerRankHost:
         Raises:
             RankLost: another rank is gone.
         """
-        self._gpu.report()
-        collected = self._source.collect(self._learner.ledger.next_ordinals)
+        assert self._learning is not None, "a rank joins before it learns"
+        learner = self._learning.learner
+        self._learning.gpu.report()
+        collected = self._learning.source.collect(learner.ledger.next_ordinals)
         if collected is not None:
-            images_GHWC = own_images(self._parts, self._learner, collected.scored)
-            self._learner.reinforce(collected.scored, images_GHWC)
-
-    @functools.cached_property
-    def _exposed(self) -> Exposed:
-        return expose(self._settings.config, Role.LEARNER_RANK)
-
-    @functools.cached_property
-    def _gpu(self) -> GpuReport:
-        return GpuReport(self._exposed.meter)
+            images_GHWC = own_images(self._learning.parts, learner, collected.scored)
+            learner.reinforce(collected.scored, images_GHWC)
 
 
 def _read(path: Path) -> Checkpoint:

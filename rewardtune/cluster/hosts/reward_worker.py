@@ -1,14 +1,14 @@
-"""A reward worker inside the cluster. Apart from the other services: it starts without torch."""
+"""The host of a reward worker inside the cluster. It starts without torch, unlike the others."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from reward_workers.service import unique_name
 from reward_workers.worker import RewardWorker
 from rewardtune.cluster.hosts.exposed import expose
-from rewardtune.cluster.hosts.settings import ServiceSettings, unhurried
+from rewardtune.cluster.hosts.replies import Process
+from rewardtune.cluster.hosts.settings import HostSettings, unhurried
 from rewardtune.transport.queue.connect import connect_queue
 from rewardtune.transport.telemetry.metric_table import Role
 
@@ -17,12 +17,16 @@ class RewardWorkerHost:
     """``drain`` may be called at any time, also while another call is on."""
 
     def __init__(self, settings: str) -> None:
-        self._settings = ServiceSettings.model_validate_json(settings)
+        self._settings = HostSettings.model_validate_json(settings)
         self._worker: RewardWorker | None = None
         self._is_drained = False
 
-    def begin(self) -> dict[str, Any]:
-        """Connect to the queue; returns pid, metrics_address."""
+    def begin(self) -> Process:
+        """Connect to the queue.
+
+        Raises:
+            QueueUnavailable: not there yet; may be called again.
+        """
         told, config = self._settings, self._settings.config
         with unhurried():
             queue = connect_queue(
@@ -41,7 +45,7 @@ class RewardWorkerHost:
             metrics_address=exposed.address,
         )
         self._worker = worker
-        return {"pid": os.getpid(), "metrics_address": exposed.address}
+        return Process(os.getpid(), exposed.address)
 
     def run(self) -> int:
         """Until it is drained; returns an exit code."""

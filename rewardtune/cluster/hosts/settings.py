@@ -1,4 +1,4 @@
-"""What every service of a run is told when it is built, and how it waits for what it needs."""
+"""What every host of a run is told when it is built, and how it waits for what it needs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rewardtune.transport.weights.weight_store import WeightsUnavailable
 _RETRY_SECONDS = 1.0
 
 
-class ServiceSettings(BaseModel):
-    """What every service is told."""
+class HostSettings(BaseModel):
+    """What every host is told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -16,8 +16,9 @@ from typer.testing import CliRunner, Result
 from rewardtune.cli import operator as operator_commands
 from rewardtune.cli.app import app
 from rewardtune.cli.operator import add_operator_commands
+from rewardtune.cluster.control.client import Refused
 from rewardtune.cluster.control.record import DRIVER_NAME, NotLive
-from rewardtune.cluster.control.service import ControlServer, Refused
+from rewardtune.cluster.control.server import ControlServer
 from rewardtune.evaluation.history import HISTORY_NAME
 from rewardtune.run.summary import NoRun
 from tests.rewardtune.steered import NOT_BEGUN, STATUS, FakeDriver, letter

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from rewardtune.cluster.control.client import ControlClient
 from rewardtune.cluster.control.record import NotLive
-from rewardtune.cluster.control.service import ControlClient
 from rewardtune.cluster.job_bundle import (
     CODE_FOLDER,
     MAX_BYTES,
@@ -55,7 +55,7 @@ optimizer = {{ kind = "adamw", learning_rate = 1e-3 }}
 """
 OWN_TASK = """
 from my_fee import FEE
-from records import Score
+from rewardtune.records import Score
 from rewardtune.tasks.detection.task import DetectionTask
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from protos.v1 import control_pb2 as pb
 from protos.v1.control_pb2_grpc import ControlStub
+from rewardtune.cluster.control.client import ControlClient, Refused
 from rewardtune.cluster.control.messages import MAX_LINE, MAX_TRACEBACK
 from rewardtune.cluster.control.record import (
     DRIVER_NAME,
@@ -24,7 +25,7 @@ from rewardtune.cluster.control.record import (
     read_driver_record,
     write_driver_record,
 )
-from rewardtune.cluster.control.service import MAX_LETTERS, ControlClient, ControlServer, Refused
+from rewardtune.cluster.control.server import MAX_LETTERS, ControlServer
 from rewardtune.cluster.driver.cluster import Cluster
 from rewardtune.cluster.driver.driver import Driver
 from rewardtune.cluster.driver.fleet import Placement

@@ -1,0 +1,138 @@
+"""The client of Control: what an operator's commands ask of the driver of a live run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+
+from protos.v1 import control_pb2 as pb
+from protos.v1 import control_pb2_grpc as pb_grpc
+from rewardtune.cluster.control.messages import MESSAGE_SIZES, QUEUE_AWAY, plain
+from rewardtune.cluster.control.record import NotLive, read_driver_record
+
+CALL_SECONDS = 15.0
+"""Longer than the driver waits for its queue."""
+
+_RequestT = TypeVar("_RequestT")
+_ResponseT = TypeVar("_ResponseT")
+
+
+class Refused(ValueError):
+    """The driver says no; the message is one line."""
+
+
+class ControlClient:
+    """Talks to one driver. Every method may raise NotLive; none waits longer than 15 s."""
+
+    def __init__(self, address: str, *, key: str) -> None:
+        """As driver.json has them; connects with the first call."""
+        self._address = address
+        # A proxy is for the world outside.
+        self._channel = grpc.insecure_channel(
+            address, options=[*MESSAGE_SIZES, ("grpc.enable_http_proxy", 0)]
+        )
+        self._stub = pb_grpc.ControlStub(self._channel)
+        self._metadata = (("authorization", f"Bearer {key}"),)
+
+    @classmethod
+    def of_run(cls, directory: Path) -> ControlClient:
+        """Of the driver that drives the run in this directory.
+
+        Raises:
+            NotLive: there is none, or it is dead.
+        """
+        record = read_driver_record(directory)
+        if record.is_dead:
+            raise NotLive(
+                f"run {directory} is not live: its driver, process {record.pid}, has died; the "
+                "command that started it continues it"
+            )
+        return cls(record.address, key=record.key)
+
+    def status(self) -> dict[str, Any]:
+        """The driver's own ``status``, as plain JSON values."""
+        return plain(self._call(self._stub.Status, pb.StatusRequest()))
+
+    def explain(self, ordinal: int) -> dict[str, Any]:
+        """The fields of ``whereabouts.Location``.
+
+        Raises:
+            Refused: there is no such ordinal.
+        """
+        if ordinal < 0:
+            raise Refused(f"ordinals count groups from 0, got {ordinal}")
+        return plain(self._call(self._stub.Explain, pb.ExplainRequest(ordinal=ordinal)))
+
+    def drain(self) -> None:
+        self._call(self._stub.Drain, pb.DrainRequest())
+
+    def pause(self) -> None:
+        self._call(self._stub.Pause, pb.PauseRequest())
+
+    def resume(self) -> None:
+        self._call(self._stub.Resume, pb.ResumeRequest())
+
+    def checkpoint(self) -> None:
+        self._call(self._stub.Checkpoint, pb.CheckpointRequest())
+
+    def scale_reward_workers(self, count: int) -> int:
+        """How many there were to be before.
+
+        Raises:
+            Refused: there cannot be so many, or so few.
+        """
+        request = pb.ScaleRewardWorkersRequest(count=count)
+        return self._call(self._stub.ScaleRewardWorkers, request).previous
+
+    def dead_letters(self, *, max_letters: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """The newest, by ordinal, as ``control.proto`` describes them; and how many there are."""
+        request = pb.DeadLettersRequest(max_letters=max_letters)
+        found = self._call(self._stub.DeadLetters, request)
+        return [plain(letter) for letter in found.letters], found.total
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(
+        self, call: grpc.UnaryUnaryMultiCallable[_RequestT, _ResponseT], request: _RequestT
+    ) -> _ResponseT:
+        try:
+            return call(request, timeout=CALL_SECONDS, metadata=self._metadata)
+        except grpc.RpcError as error:
+            self._explain(cast("grpc.Call", error))
+
+    def _explain(self, error: grpc.Call) -> NoReturn:
+        code, told = error.code(), " ".join((error.details() or "").split())
+        match code:
+            case grpc.StatusCode.INVALID_ARGUMENT:
+                raise Refused(told)
+            case grpc.StatusCode.FAILED_PRECONDITION:
+                raise NotLive(told)
+            case grpc.StatusCode.UNAUTHENTICATED:
+                raise NotLive(
+                    f"the driver at {self._address} is another one by now: its run has ended or "
+                    "was started again; try again"
+                )
+            case grpc.StatusCode.UNAVAILABLE if told.startswith(QUEUE_AWAY):
+                raise NotLive(told)
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise NotLive(
+                    f"no driver answers at {self._address} ({code.name}): the run has ended, or "
+                    "the driver's machine cannot be reached from here"
+                )
+            case _:
+                raise NotLive(f"the driver at {self._address} failed to answer: {told}")
