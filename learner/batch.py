@@ -17,7 +17,7 @@ from learner.advantage import advantages, discounted_returns
 from learner.config import Estimator
 from rewardtune.policies.policy import TokenQueries
 from rewardtune.records import ScoredGroup, TokenTargets
-from rewardtune.tasks.task import AlternativesTask, Task
+from rewardtune.tasks.task import Task, TokenRewardsTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _step_rewards(scored: ScoredGroup) -> NDArray[np.float64]:
 def _alternatives(
     scored: Sequence[ScoredGroup], task: Task, return_GSP: Tensor
 ) -> Alternatives | None:
-    if not (isinstance(task, AlternativesTask) and task.has_token_rewards):
+    if not (isinstance(task, TokenRewardsTask) and task.has_token_rewards):
         return None
     given = {
         row: task.token_rewards(s.group, s.score)

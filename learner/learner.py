@@ -31,7 +31,7 @@ from learner.ranks import LocalShards, ShardExchange
 from learner.schedule import multiplier
 from rewardtune.policies.policy import Policy, TokenQueries
 from rewardtune.records import ScoredGroup
-from rewardtune.tasks.task import AlternativesTask, Task
+from rewardtune.tasks.task import Task, TokenRewardsTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Learner:
             ValueError: the shards cannot be shared out evenly, or the settings cannot use the
                 task's rewards of tokens that were not drawn.
         """
-        if isinstance(task, AlternativesTask) and task.has_token_rewards:
+        if isinstance(task, TokenRewardsTask) and task.has_token_rewards:
             config.check_token_rewards()
         self.policy = policy
         self.ledger = Ledger(batch_size=config.batch_size)

@@ -28,7 +28,7 @@ from rewardtune.policies.policy_file import (
 )
 from rewardtune.policies.weights import is_float32_only
 from rewardtune.tasks.artefacts import artefact_digest
-from rewardtune.tasks.task import AlternativesTask, Task, load_task
+from rewardtune.tasks.task import Task, TokenRewardsTask, load_task
 from sampler.sampler import Sampler
 
 _ARCHITECTURE = (
@@ -72,7 +72,7 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
     task = load_task(
         config.task, config.task_options, categories=train.categories, artefacts=artefacts
     )
-    if config.mode == "tune" and isinstance(task, AlternativesTask) and task.has_token_rewards:
+    if config.mode == "tune" and isinstance(task, TokenRewardsTask) and task.has_token_rewards:
         config.learner.check_token_rewards()
     checkpoint = config.policy.checkpoint
     pinned = config.pinned(
