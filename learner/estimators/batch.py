@@ -1,4 +1,4 @@
-"""One learner step's scored groups as tensors.
+"""One learner step's scored groups as tensors: what a loss is made of, beside log-probs.
 
 Axes: G groups, S rollouts, R trained rollouts, T tokens, P positions or steps, K token ids.
 """
@@ -6,62 +6,119 @@ Axes: G groups, S rollouts, R trained rollouts, T tokens, P positions or steps, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.advantage import advantages, discounted_returns
-from learner.config import Estimator
-from rewardtune.policies.policy import TokenQueries
+from learner.estimators.advantage import discounted_returns
+from learner.estimators.config import EstimatorConfig
+from learner.estimators.loss import live_positions
+from rewardtune.policies.policy import TokenLogProbs, TokenQueries
 from rewardtune.records import ScoredGroup, TokenTargets
 from rewardtune.tasks.task import Task, TokenRewardsTask
 
 
 @dataclass(frozen=True, slots=True)
 class SoftTargets:
+    """The groups' ``TokenTargets``, of the trained rollouts."""
+
     queries: TokenQueries
     probability_GRPK: Tensor
     weight: float
 
+    def rows(self, rows: slice, device: torch.device) -> SoftTargets:
+        return replace(self, probability_GRPK=self.probability_GRPK[rows].to(device))
+
 
 @dataclass(frozen=True, slots=True)
-class Alternatives:
-    """What steps would have earned had another token been drawn at one of their positions."""
+class StackedTokenRewards:
+    """The groups' ``TokenRewards``: what steps would have earned with other tokens."""
 
     queries: TokenQueries
-    reward_GRPK: Tensor
-    drawn_reward_GRP: Tensor
-    """Of the token that was drawn."""
+    reward_GSPK: Tensor
+
+    def rows(self, rows: slice, device: torch.device) -> StackedTokenRewards:
+        return replace(self, reward_GSPK=self.reward_GSPK[rows].to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLogProbs:
+    """What a policy says of a batch's tokens, with gradient."""
+
+    drawn_GRT: Tensor
+    soft_targets_GRPK: Tensor | None
+    """At the queries of ``ReinforceBatch.soft_targets``, if it has any; so the next."""
+    token_rewards_GRPK: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReinforceBatch:
-    """Invalid groups keep their place, so that shapes are fixed, with advantage and weight 0."""
+    """Invalid groups keep their place, so that shapes are fixed, with return and weight 0."""
 
     tokens_GRT: Tensor
     behaviour_log_prob_GRT: Tensor
-    advantage_GRP: Tensor
-    """Of steps of T / P tokens; P = 1 where a rollout is judged as a whole."""
-    is_valid_G: Tensor
-    """1.0 or 0.0."""
-    targets: SoftTargets | None
-    alternatives: Alternatives | None
+    live_GRT: Tensor
+    """1.0 where a valid group's token was chosen: up to and including a stop token; else 0.0."""
+    return_GSP: Tensor
+    """What is to be raised, of all rollouts, in float64 and always on the CPU; of steps of T / P
+    tokens, P = 1 where a rollout is judged as a whole."""
+    weight_G: Tensor
+    """1.0; 0.0 of an invalid group."""
+    soft_targets: SoftTargets | None
+    token_rewards: StackedTokenRewards | None
 
     @property
     def num_valid(self) -> int:
-        return int(self.is_valid_G.sum())
+        return int(self.weight_G.sum())
+
+    @property
+    def queries(self) -> TokenQueries | None:
+        """One for all positions and tokens asked about: the head's logits are there anyway."""
+        asked, device = self._asked, self.tokens_GRT.device
+        if not asked:
+            return None
+        return TokenQueries(
+            positions_P=torch.cat([queries.positions_P for queries in asked]).to(device),
+            token_ids_K=torch.cat([queries.token_ids_K for queries in asked]).to(device),
+        )
+
+    @property
+    def _asked(self) -> list[TokenQueries]:
+        parts = (self.soft_targets, self.token_rewards)
+        return [part.queries for part in parts if part is not None]
+
+    def log_probs(self, found: TokenLogProbs) -> BatchLogProbs:
+        """The policy's answer, told apart by who asked."""
+        asked, parts = self._asked, []
+        if found.queried_GSPK is not None:
+            rows = found.queried_GSPK.split([len(queries.positions_P) for queries in asked], dim=2)
+            widths = [len(queries.token_ids_K) for queries in asked]
+            parts = [part.split(widths, dim=3)[i] for i, part in enumerate(rows)]
+        return BatchLogProbs(
+            drawn_GRT=found.drawn_GST,
+            soft_targets_GRPK=None if self.soft_targets is None else parts[0],
+            token_rewards_GRPK=None if self.token_rewards is None else parts[-1],
+        )
+
+    def rows(self, rows: slice, device: torch.device) -> ReinforceBatch:
+        """A micro-batch on the device where its log-probs are."""
+        targets, rewards = self.soft_targets, self.token_rewards
+        return ReinforceBatch(
+            tokens_GRT=self.tokens_GRT[rows].to(device),
+            behaviour_log_prob_GRT=self.behaviour_log_prob_GRT[rows].to(device),
+            live_GRT=self.live_GRT[rows].to(device),
+            return_GSP=self.return_GSP[rows],
+            weight_G=self.weight_G[rows].to(device),
+            soft_targets=None if targets is None else targets.rows(rows, device),
+            token_rewards=None if rewards is None else rewards.rows(rows, device),
+        )
 
 
 def reinforce_batch(
-    scored: Sequence[ScoredGroup],
-    *,
-    task: Task,
-    estimator: Estimator,
-    has_baseline: bool,
-    discount: float | None = None,
+    scored: Sequence[ScoredGroup], *, task: Task, config: EstimatorConfig
 ) -> ReinforceBatch:
     """Stack scored groups, in the order given.
 
@@ -69,20 +126,20 @@ def reinforce_batch(
         ValueError: a valid group lacks the soft targets that others have, or rewards by step
             although there is a ``discount``.
     """
-    is_valid_G = torch.tensor([float(s.score.is_valid) for s in scored])
+    discount = config.discount
     return_GSP = _rewards(scored)[..., None] if discount is None else _returns(scored, discount)
-    num_trained = 1 if estimator == "first" else return_GSP.shape[1]
-    # Float64 up to here: rewards of a group can differ in digits that float32 drops.
-    advantage_GRP = advantages(return_GSP, estimator=estimator, has_baseline=has_baseline).float()
+    num_trained = config.num_trained(return_GSP.shape[1])
+    weight_G = torch.tensor([float(s.score.is_valid) for s in scored])
     tokens_GRT = torch.from_numpy(np.stack([s.group.tokens_ST[:num_trained] for s in scored]))
     behaviour = np.stack([s.group.log_probs_ST[:num_trained] for s in scored])
     return ReinforceBatch(
         tokens_GRT=tokens_GRT.long(),
         behaviour_log_prob_GRT=torch.from_numpy(behaviour),
-        advantage_GRP=advantage_GRP * is_valid_G[:, None, None],
-        is_valid_G=is_valid_G,
-        targets=_soft_targets(scored, task, num_trained),
-        alternatives=_alternatives(scored, task, return_GSP),
+        live_GRT=live_positions(tokens_GRT, task.stop_token) * weight_G[:, None, None],
+        return_GSP=return_GSP,
+        weight_G=weight_G,
+        soft_targets=_soft_targets(scored, task, num_trained),
+        token_rewards=_token_rewards(scored, task),
     )
 
 
@@ -125,9 +182,7 @@ def _step_rewards(scored: ScoredGroup) -> NDArray[np.float64]:
     return reward_SP
 
 
-def _alternatives(
-    scored: Sequence[ScoredGroup], task: Task, return_GSP: Tensor
-) -> Alternatives | None:
+def _token_rewards(scored: Sequence[ScoredGroup], task: Task) -> StackedTokenRewards | None:
     if not (isinstance(task, TokenRewardsTask) and task.has_token_rewards):
         return None
     given = {
@@ -140,13 +195,12 @@ def _alternatives(
     first = next(iter(given.values()))
     nothing_SPK = np.zeros_like(first.reward_SPK)
     rewards = [given[row].reward_SPK if row in given else nothing_SPK for row in range(len(scored))]
-    return Alternatives(
+    return StackedTokenRewards(
         queries=TokenQueries(
             positions_P=torch.from_numpy(first.positions_P),
             token_ids_K=torch.from_numpy(first.token_ids_K),
         ),
-        reward_GRPK=torch.from_numpy(np.stack(rewards)).float(),
-        drawn_reward_GRP=return_GSP.float(),
+        reward_GSPK=torch.from_numpy(np.stack(rewards)).float(),
     )
 
 
