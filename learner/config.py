@@ -16,10 +16,10 @@ from pydantic import (
     model_validator,
 )
 
+from learner.estimators.config import EstimatorConfig
 from learner.schedule import ScheduleConfig
 
 Dtype = Literal["float32", "bfloat16"]
-Estimator = Literal["first", "leave_one_out"]
 
 
 def _compiles(pattern: str) -> str:
@@ -92,25 +92,8 @@ class AdamWConfig(_SharedConfig):
 OptimizerConfig = Annotated[AdafactorConfig | AdamWConfig, Field(discriminator="kind")]
 
 
-class LearnerConfig(BaseModel):
+class LearnerConfig(EstimatorConfig):
     """How weights follow from rewards, or from annotations in pretraining."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    estimator: Estimator = "first"
-    """first: train on one rollout, the others are its baseline (the paper's algorithm 2).
-    leave_one_out: train on all, each with the others as its baseline."""
-
-    baseline: bool = True
-    """False: the advantage is the reward itself."""
-
-    discount: float | None = Field(default=None, ge=0, le=1)
-    """None: every token answers for the whole reward (the paper). Else for what its own step of the
-    sequence earned and, each step further on discounted once more, for what later steps did: 1 is
-    the reward to go, 0 the step's own. Of tasks that tell it by step: detection, box by box."""
-
-    reward_weight: float = Field(default=1.0, ge=0)
-    """Weight of the policy gradient beside the task's soft targets; 0 leaves only these."""
 
     batch_size: PositiveInt
     """Images per step."""
@@ -131,21 +114,6 @@ class LearnerConfig(BaseModel):
 
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
-
-    def check_token_rewards(self) -> None:
-        """For tasks that reward tokens which were not drawn.
-
-        Raises:
-            ValueError: these settings cannot use them.
-        """
-        if self.discount != 0 or self.estimator != "leave_one_out":
-            discount = "no learner.discount" if self.discount is None else self.discount
-            raise ValueError(
-                "rewards of tokens that were not drawn (task_options.class_rewards of detection) "
-                "need learner.discount = 0, since what later steps would have earned is unknown, "
-                f"and learner.estimator = 'leave_one_out', got {discount} and '{self.estimator}': "
-                "set these, or leave the task's option out"
-            )
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

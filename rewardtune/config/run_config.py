@@ -274,11 +274,11 @@ class RunConfig(Section):
             raise ValueError(
                 "policy.checkpoint is missing: mode = 'tune' starts from a pretrained policy"
             )
-        if num_samples < 2 and learner.estimator == "leave_one_out":
+        if num_samples < learner.min_samples:
             raise ValueError(
                 f"sampler.num_samples = {num_samples} leaves learner.estimator = "
-                "'leave_one_out' no other rollout: set sampler.num_samples to 2 or more, or "
-                "learner.estimator to 'first'"
+                f"'{learner.estimator}' no other rollout: set sampler.num_samples to "
+                f"{learner.min_samples} or more, or learner.estimator to 'first'"
             )
         if num_samples < 2 and learner.baseline:
             raise ValueError(
@@ -407,7 +407,7 @@ def derived(
     trained = learner.batch_size
     if config.mode == "tune":
         rollouts = learner.batch_size * sampler.num_samples
-        trained = rollouts if learner.estimator == "leave_one_out" else learner.batch_size
+        trained = learner.batch_size * learner.num_trained(sampler.num_samples)
         sizes["rollouts_per_step"] = rollouts
         sizes["rollouts_total"] = rollouts * learner.num_steps
         sizes["sampler_micro_batches_per_step"] = learner.batch_size // sampler.micro_batch

@@ -96,8 +96,8 @@ class ScoredGroup:
 class TokenRewards:
     """What each step of every rollout would have earned with another token at one position.
 
-    All else as it was drawn. With these the learner takes the expectation over the listed tokens
-    in place of the one that was drawn.
+    All else as it was drawn. With these the learner takes the expectation over those tokens in
+    place of the one that was drawn.
     """
 
     positions_P: NDArray[np.int64]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["AlternativesTask", "CuttingTask", "InputTask", "PicturedTask", "Task", "load_task"]
+__all__ = ["CuttingTask", "InputTask", "PicturedTask", "Task", "TokenRewardsTask", "load_task"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
-from rewardtune.tasks.task import AlternativesTask as AlternativesTask
 from rewardtune.tasks.task import CuttingTask as CuttingTask
 from rewardtune.tasks.task import InputTask as InputTask
 from rewardtune.tasks.task import PicturedTask as PicturedTask
 from rewardtune.tasks.task import Task as Task
+from rewardtune.tasks.task import TokenRewardsTask as TokenRewardsTask
 from rewardtune.tasks.task import load_task as load_task

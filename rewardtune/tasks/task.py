@@ -128,7 +128,7 @@ class InputTask(Protocol):
 
 
 @runtime_checkable
-class AlternativesTask(Protocol):
+class TokenRewardsTask(Protocol):
     """What a task has beside ``Task`` if it knows what tokens that were not drawn would earn."""
 
     @property

@@ -110,7 +110,7 @@ class Learning:
     def _report(self, record: Mapping[str, float], *, num_invalid: int, num_skipped: int) -> None:
         config = self._parts.config
         size, num_samples = config.learner.batch_size, config.sampler.num_samples
-        num_trained = num_samples if config.learner.estimator == "leave_one_out" else 1
+        num_trained = config.learner.num_trained(num_samples)
         report_step(
             self._meter,
             record,

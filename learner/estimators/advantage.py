@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from learner.config import Estimator
-
 
 def discounted_returns(reward_GSP: Tensor, *, discount: float) -> Tensor:
     """What each step [G, S, P] answers for: its own reward, and later ones with discount."""
@@ -18,27 +16,26 @@ def discounted_returns(reward_GSP: Tensor, *, discount: float) -> Tensor:
     return returns_GSP
 
 
-def advantages(return_GSP: Tensor, *, estimator: Estimator, has_baseline: bool) -> Tensor:
+def advantages(trained_GRP: Tensor, return_GSP: Tensor, *, has_baseline: bool) -> Tensor:
     """Advantage [G, R, P] of the rollouts that are trained on.
 
     The baseline of a rollout is the mean of the group's other rollouts at the same step: it does
     not depend on the rollout itself, so the gradient keeps its expectation.
 
     Args:
+        trained_GRP: those of ``return_GSP`` that are trained on.
         return_GSP: what is to be raised, of whole groups; rewards of whole sequences have P = 1.
-        estimator: "first" trains on the first rollout (algorithm 2 of the paper, R = 1),
-            "leave_one_out" on all (R = S).
         has_baseline: False makes the advantage the reward itself.
 
     Raises:
         ValueError: a baseline is wanted of groups with a single rollout.
 
-    Source: Pinto et al. 2023, arXiv:2302.08242, algorithm 2; Kool et al. 2019 (leave one out).
+    Source: Pinto et al. 2023, arXiv:2302.08242, algorithm 2 (R = 1); Kool et al. 2019 (leave one
+    out, R = S).
     """
     num_samples = return_GSP.shape[1]
     if has_baseline and num_samples < 2:
         raise ValueError(f"a baseline needs at least 2 rollouts per group, got {num_samples}")
-    trained_GRP = return_GSP[:, :1] if estimator == "first" else return_GSP
     if not has_baseline:
         return trained_GRP
     others_GRP = return_GSP.sum(dim=1, keepdim=True) - trained_GRP

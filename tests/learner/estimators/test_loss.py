@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from learner.loss import (
+from learner.estimators.loss import (
     importance_weights,
     live_positions,
     maximum_likelihood_loss,
@@ -17,7 +17,7 @@ from learner.loss import (
     soft_target_loss,
 )
 
-FIXTURE = np.load(Path(__file__).parents[1] / "fixtures" / "detection_reward.npz")
+FIXTURE = np.load(Path(__file__).parents[2] / "fixtures" / "detection_reward.npz")
 
 
 def test_positions_after_the_stop_token_are_not_live() -> None:

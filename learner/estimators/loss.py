@@ -48,22 +48,24 @@ def reinforce_loss(log_prob_GRT: Tensor, advantage_GRP: Tensor, live_GRT: Tensor
 
 
 def expected_rewards(
-    listed_log_prob_GRPK: Tensor, reward_GRPK: Tensor, is_drawn_GRPK: Tensor, reward_GRP: Tensor
+    log_prob_GRPK: Tensor, reward_GRPK: Tensor, is_drawn_GRPK: Tensor, reward_GRP: Tensor
 ) -> Tensor:
-    """What a step earns in the mean over the listed tokens [G, R, P], no gradient.
+    """What a step earns in the mean over the K tokens with a reward [G, R, P], no gradient.
 
-    Where a token was drawn that is not listed, what the step earned.
+    Where a token was drawn that is none of them, what the step earned.
 
     Args:
-        listed_log_prob_GRPK: of the listed tokens alone: their probabilities sum to 1.
+        log_prob_GRPK: of these K alone: their probabilities sum to 1.
+        reward_GRPK: what the step would have earned with each of them.
         is_drawn_GRPK: which of them was drawn; none where another was.
+        reward_GRP: what the step earned.
     """
-    expected_GRP = (listed_log_prob_GRPK.detach().exp() * reward_GRPK).sum(dim=-1)
+    expected_GRP = (log_prob_GRPK.detach().exp() * reward_GRPK).sum(dim=-1)
     return torch.where(is_drawn_GRPK.any(dim=-1), expected_GRP, reward_GRP)
 
 
-def listed_tokens_loss(
-    listed_log_prob_GRPK: Tensor,
+def token_rewards_loss(
+    log_prob_GRPK: Tensor,
     reward_GRPK: Tensor,
     is_drawn_GRPK: Tensor,
     advantage_GRP: Tensor,
@@ -71,31 +73,39 @@ def listed_tokens_loss(
     *,
     length: int,
 ) -> Tensor:
-    """What turns the draw among listed tokens into the expectation over them.
+    """What makes ``reinforce_loss`` take the expectation over tokens with rewards r.
 
-    A drawn token's log-prob is that of drawing any listed one plus that of which. For the latter
-    ``reinforce_loss`` has advantage * log p, of which the gradient's expectation given that one of
-    them is drawn is the gradient of the expected reward: this takes the first away and puts the
-    second in its place. Summed over groups, mean over rollouts and all ``length`` positions.
+    With p(K) the probability that any of them is drawn, and q that of each if one is::
+
+        log p(t) = log p(K) + log q(t)
+        E_q[(r(t) - b) grad log q(t)] = grad sum_k q(k) r(k),  whatever b
+
+    ``reinforce_loss`` descends -advantage * (log p(K) + log q(t)). This takes the log q(t) of the
+    token t that was drawn away again and puts the sum in its place: the right-hand side of the
+    second line, which has the same mean and no noise. Summed over groups, mean over rollouts and
+    all ``length`` positions.
 
     Args:
+        log_prob_GRPK: log q.
+        reward_GRPK: r.
+        is_drawn_GRPK: which of them is t; none where another token was drawn: nothing is changed.
         advantage_GRP: as given to ``reinforce_loss``, with its weight.
         weight_GRP: of stale rollouts; 0 where nothing is trained.
 
     Source: Rao-Blackwell; of whole steps "all-action" or expected policy gradients (Ciosek &
     Whiteson 2018, arXiv:1706.05374).
     """
-    expected_GRP = (listed_log_prob_GRPK.exp() * reward_GRPK).sum(dim=-1)
-    drawn_GRP = (listed_log_prob_GRPK * is_drawn_GRPK).sum(dim=-1)
+    expected_GRP = (log_prob_GRPK.exp() * reward_GRPK).sum(dim=-1)
+    drawn_GRP = (log_prob_GRPK * is_drawn_GRPK).sum(dim=-1)
     gain_GRP = weight_GRP * is_drawn_GRPK.any(dim=-1) * expected_GRP - advantage_GRP * drawn_GRP
-    return -gain_GRP.sum() / (listed_log_prob_GRPK.shape[1] * length)
+    return -gain_GRP.sum() / (log_prob_GRPK.shape[1] * length)
 
 
-def soft_target_loss(log_prob_GRPK: Tensor, probability_GRPK: Tensor, is_valid_G: Tensor) -> Tensor:
+def soft_target_loss(log_prob_GRPK: Tensor, probability_GRPK: Tensor, weight_G: Tensor) -> Tensor:
     """Sum over groups of the mean over rollouts and positions of the cross entropy."""
     num_rollouts, num_positions = log_prob_GRPK.shape[1:3]
     cross_entropy_G = -(probability_GRPK * log_prob_GRPK).sum(dim=(1, 2, 3))
-    return (cross_entropy_G * is_valid_G).sum() / (num_rollouts * num_positions)
+    return (cross_entropy_G * weight_G).sum() / (num_rollouts * num_positions)
 
 
 def maximum_likelihood_loss(log_prob_GRT: Tensor, live_GRT: Tensor) -> Tensor:

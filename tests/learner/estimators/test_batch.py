@@ -7,15 +7,20 @@ from typing import cast
 import numpy as np
 import pytest
 
-from learner.batch import reinforce_batch
+from learner.estimators.batch import reinforce_batch
+from learner.estimators.config import EstimatorConfig
+from learner.estimators.leave_one_out import LeaveOneOut
 from rewardtune.records import Group, Published, Score, ScoredGroup, TokenRewards, View
 from rewardtune.tasks.task import Task
 
 LENGTH = 6
+EVERY = LeaveOneOut(EstimatorConfig(estimator="leave_one_out"))
 STEP_REWARD_SP = np.array([[1.0, 0.5, 0.0], [0.0, 0.0, -0.3]])
 
 
 class _NoTargets:
+    stop_token = None
+
     def token_targets(self, group: Group, score: Score) -> None:
         return None
 
@@ -47,9 +52,10 @@ INVALID = Score(reward_S=np.zeros(2), is_valid=False)
 
 def test_without_discount_a_rollout_is_judged_as_a_whole() -> None:
     batch = reinforce_batch(
-        [scored(0, told_by_step())], task=TASK, estimator="leave_one_out", has_baseline=True
+        [scored(0, told_by_step())], task=TASK, config=EstimatorConfig(estimator="leave_one_out")
     )
-    np.testing.assert_allclose(batch.advantage_GRP.numpy(), [[[1.8], [-1.8]]], rtol=1e-6)
+    advantage_GRP = EVERY.advantages(batch.return_GSP)
+    np.testing.assert_allclose(advantage_GRP.numpy(), [[[1.8], [-1.8]]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -62,16 +68,15 @@ def test_with_discount_its_steps_are_and_invalid_groups_keep_their_place(
     batch = reinforce_batch(
         [scored(0, INVALID), scored(1, told_by_step())],
         task=TASK,
-        estimator="leave_one_out",
-        has_baseline=True,
-        discount=discount,
+        config=EstimatorConfig(estimator="leave_one_out", discount=discount),
     )
-    assert batch.advantage_GRP[0].abs().max() == 0
-    np.testing.assert_allclose(batch.advantage_GRP[1, 0].numpy(), advantage_P, rtol=1e-6)
-    np.testing.assert_allclose(batch.advantage_GRP[1, 1].numpy(), np.negative(advantage_P))
+    advantage_GRP = EVERY.advantages(batch.return_GSP)
+    assert advantage_GRP[0].abs().max() == 0
+    np.testing.assert_allclose(advantage_GRP[1, 0].numpy(), advantage_P, rtol=1e-6)
+    np.testing.assert_allclose(advantage_GRP[1, 1].numpy(), np.negative(advantage_P))
 
 
-class _Alternatives(_NoTargets):
+class _TokenRewards(_NoTargets):
     has_token_rewards = True
 
     def token_rewards(self, group: Group, score: Score) -> TokenRewards:
@@ -85,22 +90,18 @@ class _Alternatives(_NoTargets):
 def test_rewards_of_tokens_that_were_not_drawn_come_along_and_are_0_for_invalid_groups() -> None:
     batch = reinforce_batch(
         [scored(0, INVALID), scored(1, told_by_step())],
-        task=cast("Task", _Alternatives()),
-        estimator="leave_one_out",
-        has_baseline=True,
-        discount=0.0,
+        task=cast("Task", _TokenRewards()),
+        config=EstimatorConfig(estimator="leave_one_out", discount=0.0),
     )
-    assert batch.alternatives is not None
-    rewards = batch.alternatives.reward_GRPK.numpy()
+    assert batch.token_rewards is not None
+    rewards = batch.token_rewards.reward_GSPK.numpy()
     assert np.all(rewards[0] == 0)
     np.testing.assert_allclose(rewards[1, ..., 1], STEP_REWARD_SP + 1, rtol=1e-6)
-    np.testing.assert_allclose(batch.alternatives.drawn_reward_GRP[1], STEP_REWARD_SP, rtol=1e-6)
+    np.testing.assert_allclose(batch.return_GSP[1], STEP_REWARD_SP, rtol=1e-6)
 
 
 def test_a_batch_of_invalid_groups_alone_needs_no_steps() -> None:
-    batch = reinforce_batch(
-        [scored(0, INVALID)], task=TASK, estimator="first", has_baseline=True, discount=0.0
-    )
+    batch = reinforce_batch([scored(0, INVALID)], task=TASK, config=EstimatorConfig(discount=0.0))
     assert batch.num_valid == 0
 
 
@@ -109,9 +110,7 @@ def test_a_task_that_does_not_tell_rewards_by_step_is_named_as_the_reason() -> N
         reinforce_batch(
             [scored(0, Score(reward_S=np.ones(2)))],
             task=TASK,
-            estimator="first",
-            has_baseline=True,
-            discount=0.0,
+            config=EstimatorConfig(discount=0.0),
         )
 
 
@@ -125,6 +124,4 @@ def test_a_task_that_does_not_tell_rewards_by_step_is_named_as_the_reason() -> N
 )
 def test_steps_that_do_not_make_up_the_reward_are_refused(score: Score) -> None:
     with pytest.raises(ValueError, match="of group 7 must split sequences of 6 tokens"):
-        reinforce_batch(
-            [scored(7, score)], task=TASK, estimator="first", has_baseline=True, discount=0.0
-        )
+        reinforce_batch([scored(7, score)], task=TASK, config=EstimatorConfig(discount=0.0))

@@ -12,14 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.advantage import advantages, discounted_returns
-from learner.config import Estimator
-from learner.loss import expected_rewards, listed_tokens_loss, live_positions, reinforce_loss
+from learner.estimators.advantage import discounted_returns
+from learner.estimators.config import EstimatorConfig
+from learner.estimators.estimator import Estimator
+from learner.estimators.first import First
+from learner.estimators.leave_one_out import LeaveOneOut
+from learner.estimators.loss import (
+    expected_rewards,
+    live_positions,
+    reinforce_loss,
+    token_rewards_loss,
+)
 from rewardtune.policies.draw import Decoding, uniforms
 from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from rewardtune.policies.policy import TokenQueries
 
 VOCAB, LENGTH = 3, 3
+LEAVE_ONE_OUT = LeaveOneOut(EstimatorConfig(estimator="leave_one_out"))
 CONFIG = EncoderDecoderConfig(
     input_size=4,
     patch_size=2,
@@ -92,7 +101,6 @@ def sampled_gradient(
     num_groups: int,
     num_samples: int,
     estimator: Estimator,
-    has_baseline: bool,
     temperature: float,
     discount: float | None = None,
     seed: int,
@@ -104,7 +112,7 @@ def sampled_gradient(
         if discount is None
         else discounted_returns(step_rewards_of(tokens), discount=discount)
     )
-    advantage = advantages(returns, estimator=estimator, has_baseline=has_baseline)
+    advantage = estimator.advantages(returns)
     trained = tokens[:, : advantage.shape[1]]
     log_prob = policy.log_prob(images, trained, temperature=temperature).drawn_GST
     live = live_positions(trained, None)
@@ -113,9 +121,9 @@ def sampled_gradient(
 
 
 @pytest.mark.parametrize("has_baseline", [True, False])
-@pytest.mark.parametrize("estimator", ["first", "leave_one_out"])
+@pytest.mark.parametrize("kind", [First, LeaveOneOut])
 def test_mean_sampled_gradient_converges_to_the_exact_one(
-    estimator: Estimator, has_baseline: bool
+    kind: type[First] | type[LeaveOneOut], has_baseline: bool
 ) -> None:
     policy = make_policy()
     image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -127,8 +135,7 @@ def test_mean_sampled_gradient_converges_to_the_exact_one(
                 image,
                 num_groups=256,
                 num_samples=4,
-                estimator=estimator,
-                has_baseline=has_baseline,
+                estimator=kind(EstimatorConfig(baseline=has_baseline)),
                 temperature=1.0,
                 seed=seed,
             )
@@ -175,8 +182,7 @@ def draws_of(
                 image,
                 num_groups=256,
                 num_samples=4,
-                estimator="leave_one_out",
-                has_baseline=True,
+                estimator=LEAVE_ONE_OUT,
                 temperature=temperature,
                 discount=discount,
                 seed=seed,
@@ -186,7 +192,7 @@ def draws_of(
     )
 
 
-def listed_gradient(
+def token_rewards_gradient(
     policy: EncoderDecoder, image: Tensor, *, tokens_K: Tensor, temperature: float, seed: int
 ) -> Tensor:
     """With the expectation over these tokens at the last position."""
@@ -200,7 +206,7 @@ def listed_gradient(
         temperature=temperature,
     )
     assert found.queried_GSPK is not None
-    listed_log_prob = (found.queried_GSPK / temperature).log_softmax(-1)
+    log_prob = (found.queried_GSPK / temperature).log_softmax(-1)
     rewards = torch.stack(
         [
             reward_of(torch.cat([tokens[..., :-1], k.expand_as(tokens[..., :1])], -1))
@@ -209,11 +215,11 @@ def listed_gradient(
         dim=-1,
     )[:, :, None]
     is_drawn = tokens[..., -1:, None] == tokens_K
-    expected = expected_rewards(listed_log_prob, rewards, is_drawn, reward_of(tokens)[..., None])
-    advantage = advantages(expected, estimator="leave_one_out", has_baseline=True)
+    expected = expected_rewards(log_prob, rewards, is_drawn, reward_of(tokens)[..., None])
+    advantage = LEAVE_ONE_OUT.advantages(expected)
     plain = reinforce_loss(found.drawn_GST, advantage, live_positions(tokens, None))
-    change = listed_tokens_loss(
-        listed_log_prob, rewards, is_drawn, advantage, torch.ones_like(advantage), length=LENGTH
+    change = token_rewards_loss(
+        log_prob, rewards, is_drawn, advantage, torch.ones_like(advantage), length=LENGTH
     )
     ((plain + change) / num_groups).backward()
     return gradient(policy)
@@ -229,7 +235,7 @@ def test_the_expectation_over_listed_tokens_has_the_same_gradient_and_less_noise
     exact = exact_gradient(policy, image, temperature=temperature)
     draws = torch.stack(
         [
-            listed_gradient(
+            token_rewards_gradient(
                 policy, image, tokens_K=torch.tensor(tokens), temperature=temperature, seed=seed
             )
             for seed in range(64)
@@ -263,8 +269,7 @@ def test_a_baseline_lowers_the_variance() -> None:
                 image,
                 num_groups=64,
                 num_samples=4,
-                estimator="leave_one_out",
-                has_baseline=has_baseline,
+                estimator=LeaveOneOut(EstimatorConfig(baseline=has_baseline)),
                 temperature=1.0,
                 seed=seed,
             )
