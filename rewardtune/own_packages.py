@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).absolute().parents[1]
 NAMES = ("sampler", "learner", "reward_workers", "protos")
 
 
@@ -25,11 +25,12 @@ def check_packages() -> None:
     Uncaught, the error is one line on stderr, not a traceback: nothing of it is the caller's code.
 
     Raises:
-        HiddenPackageError: it is not beside this package.
+        HiddenPackageError: it is not the one beside this package.
     """
     for name in NAMES:
         place = _place(name)
-        if place is None or place.parent == ROOT:
+        # Links are followed: some installers make every file one, or every package.
+        if place is None or ((ROOT / name).exists() and place.samefile(ROOT / name)):
             continue
         _say_uncaught_in_one_line()
         raise HiddenPackageError(
@@ -39,13 +40,16 @@ def check_packages() -> None:
 
 
 def _place(name: str) -> Path | None:
-    """The folder or file that ``import name`` would read; None where there is none."""
+    """The folder or file that ``import name`` would read; None where there is none.
+
+    A folder without ``__init__.py`` is no answer: Python goes on looking, and finds ours.
+    """
     spec = find_spec(name)
     if spec is None:
         return None
     folders = list(spec.submodule_search_locations or ())
     found = folders[0] if folders else spec.origin
-    return None if found is None else Path(found).resolve()
+    return None if found is None else Path(found).absolute()
 
 
 def _say_uncaught_in_one_line() -> None:

@@ -61,8 +61,8 @@ def test_the_files_behind_a_digest_are_those_that_are_listed(what: str) -> None:
     found, listed = set(names_behind(what)), set(EXPECTED[what])
     assert found == listed, (
         f"the digest of {what} lost {sorted(listed - found)} and gained {sorted(found - listed)}: "
-        "if that is meant, run python -m tests.reward_workers.scoring.test_digest_lists and say why "
-        "in the commit"
+        "if that is meant, run python -m tests.reward_workers.scoring.test_digest_lists and say "
+        "why in the commit"
     )
 
 
