@@ -26,17 +26,33 @@ _SCHEDULE = {"warmup": 5, "cooldown": 5}
 
 def main() -> None:
     root, name, num_steps = Path(sys.argv[1]).resolve(), sys.argv[2], int(sys.argv[3])
-    _check_root(root)
+    _keep_to(root)
     with tempfile.TemporaryDirectory(prefix="rt-digest-") as folder:
         digests = (_demo if name == DEMO else _one_process)(Path(folder), name, num_steps)
+    _check_origins(root)
     print(json.dumps(digests))
 
 
-def _check_root(root: Path) -> None:
-    for name in ("rewardtune", "learner", "bench"):
-        found = Path(importlib.import_module(name).__file__ or "").resolve()
-        if root not in found.parents:
-            sys.exit(f"error: '{name}' comes from {found}, not from {root}")
+def _keep_to(root: Path) -> None:
+    """Take other copies off the path: an editable install is one, and folders without
+    ``__init__.py``, such as tests, are put together from all of them."""
+    sys.path[:] = [
+        path
+        for path in sys.path
+        if Path(path).resolve() == root or not (Path(path) / "rewardtune/__init__.py").is_file()
+    ]
+    importlib.import_module("rewardtune")
+    _check_origins(root)
+
+
+def _check_origins(root: Path) -> None:
+    """What has the name of a folder of the commit must be in it."""
+    folders = {path.name for path in root.iterdir() if path.is_dir()}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        is_ours = file is not None and name.partition(".")[0] in folders
+        if is_ours and root not in Path(file).resolve().parents:
+            sys.exit(f"error: '{name}' comes from {file}, not from {root}")
 
 
 def _demo(folder: Path, name: str, num_steps: int) -> Mapping[str, str]:
