@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from rewardtune.own_packages import NAMES, ROOT, HiddenPackageError, check_packages
+from rewardtune import own_packages
+from rewardtune.own_packages import NAMES, HiddenPackageError, check_packages
+
+ROOT = Path(own_packages.ROOT)
 
 COMMANDS = {
     "console script": [str(Path(sys.executable).with_name("rewardtune")), "--help"],
