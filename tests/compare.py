@@ -112,9 +112,12 @@ def _tests(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     for body in (tree.body, *(node.body for node in classes)):
         for node in body:
-            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_function and node.name.startswith("test_"):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_test(node.name):
                 yield node
+
+
+def _is_test(name: str) -> bool:
+    return name.startswith("test_")
 
 
 def _is_raises(node: ast.AST) -> bool:
