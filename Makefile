@@ -13,13 +13,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-panoptic demo-colorization demo-captioning test check protos bench crash-equivalence check-dashboards clean
+.PHONY: help install demo demo-panoptic demo-colorization demo-captioning test check house protos bench crash-equivalence check-dashboards clean
 
 help:
 	@echo "make demo    tune a pretrained detector to the mAP reward (SCENES_SEED=n: on fresh scenes)"
 	@echo "make demo-panoptic, demo-colorization, demo-captioning   the same of the other tasks"
 	@echo "make test    run every test"
 	@echo "make check   lint, format, types, import contracts, generated code"
+	@echo "make house   rooms, sizes, circles of imports"
 	@echo "make bench   measure speed; writes evidence/bench/results.jsonl"
 	@echo "make crash-equivalence   one run six ways, with processes killed: the same weights each time"
 	@echo "                         (RUN='--task captioning', '--task panoptic', '--policy hugging-face')"
@@ -55,6 +56,9 @@ check: install
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pytest --quiet tests/protos
+
+house: install
+	@$(BIN)/python -m tests.house
 
 protos: install
 	@$(BIN)/python -m protos.generate

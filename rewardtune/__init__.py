@@ -8,15 +8,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from rewardtune.own_packages import check_packages
 
 # Modules of the user's that a job brings. Here, as every process of a run passes here; at the end
 # of the path, so that none of them shadows one of ours.
-if (_code := os.environ.get("REWARDTUNE_CODE")) and str(Path(_code).absolute()) not in sys.path:
-    sys.path.append(str(Path(_code).absolute()))
+if (_code := os.environ.get("REWARDTUNE_CODE")) and os.path.abspath(_code) not in sys.path:
+    sys.path.append(os.path.abspath(_code))
 
 check_packages()
 

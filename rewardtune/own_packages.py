@@ -6,12 +6,15 @@ hides what stands later. Half of a program of ours and half of somebody else's m
 
 from __future__ import annotations
 
+import os.path
 import sys
-from importlib.util import find_spec
-from pathlib import Path
-from types import TracebackType
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    from types import TracebackType
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NAMES = ("sampler", "learner", "reward_workers", "protos")
 
 
@@ -25,27 +28,31 @@ def check_packages() -> None:
     Uncaught, the error is one line on stderr, not a traceback: nothing of it is the caller's code.
 
     Raises:
-        HiddenPackageError: it is not beside this package.
+        HiddenPackageError: it is not the one beside this package.
     """
     for name in NAMES:
-        place = _place(name)
-        if place is None or place.parent == ROOT:
+        place, own = _place(name), os.path.join(ROOT, name)
+        # Links are followed: some installers make every file one, or every package.
+        if place is None or (os.path.exists(own) and os.path.samefile(place, own)):
             continue
         _say_uncaught_in_one_line()
         raise HiddenPackageError(
-            f"{place} hides the package '{name}' of rewardtune ({ROOT / name}): rename it, or take "
-            f"{place.parent} off PYTHONPATH and do not start there"
+            f"{place} hides the package '{name}' of rewardtune ({own}): rename it, or take "
+            f"{os.path.dirname(place)} off PYTHONPATH and do not start there"
         )
 
 
-def _place(name: str) -> Path | None:
-    """The folder or file that ``import name`` would read; None where there is none."""
-    spec = find_spec(name)
+def _place(name: str) -> str | None:
+    """The folder or file that ``import name`` would read; None where there is none.
+
+    A folder without ``__init__.py`` is no answer: Python goes on looking, and finds ours.
+    """
+    spec = PathFinder.find_spec(name)
     if spec is None:
         return None
     folders = list(spec.submodule_search_locations or ())
     found = folders[0] if folders else spec.origin
-    return None if found is None else Path(found).resolve()
+    return None if found is None else os.path.abspath(found)
 
 
 def _say_uncaught_in_one_line() -> None:

@@ -15,8 +15,9 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 from hypothesis import HealthCheck, settings
 
 from tests.ray_session import ray_session
+from tests.skipped import pytest_terminal_summary
 
-__all__ = ["ray_session"]
+__all__ = ["pytest_terminal_summary", "ray_session"]
 
 # The same examples on every run: a failure that comes and goes tells nobody anything.
 settings.register_profile(

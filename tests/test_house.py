@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests import house
+
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES: list[str] = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
@@ -110,3 +112,75 @@ def test_constraints_pin_every_dependency_to_a_version_that_it_allows() -> None:
 def test_constraints_name_versions_and_no_places() -> None:
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         assert re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+
+
+@pytest.fixture(scope="module")
+def whole() -> house.House:
+    return house.read_house()
+
+
+def test_a_room_holds_at_most_eighteen_modules(whole: house.House) -> None:
+    assert {r: num for r, num in whole.rooms.items() if num > house.MAX_MODULES} == {}
+
+
+def test_no_module_and_no_room_leads_back_to_itself(whole: house.House) -> None:
+    assert house.circles(whole.module_graph) == []
+    assert house.circles(whole.room_graph) == []
+
+
+def test_files_and_functions_are_read_in_one_sitting(whole: house.House) -> None:
+    assert house.percentile(whole.file_lines, 90) < house.MAX_FILE_P90
+    assert house.percentile(whole.function_lines, 95) < house.MAX_FUNCTION_P95
+
+
+def test_every_function_is_annotated(whole: house.House) -> None:
+    assert whole.unannotated == []
+
+
+def test_the_wheel_is_told_to_hold_five_names() -> None:
+    assert house.declared_names() == list(house.PACKAGES)
+
+
+def test_the_layers_contract_names_every_room_of_rewardtune() -> None:
+    layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    named = {name.strip() for layer in layers for name in layer.split("|")}
+    folders = {path.parent.name for path in ROOT.glob("rewardtune/*/__init__.py")}
+    # The package itself, which is above nothing: what it imports, it imports when asked.
+    modules = {path.stem for path in ROOT.glob("rewardtune/*.py")}
+    modules -= {"__init__", "__main__", "own_packages"}
+    others = set(PACKAGES) - {"rewardtune"}
+    assert named == {f"rewardtune.{name}" for name in folders | modules} | others
+
+
+def test_the_house_is_read_with_imports_for_types_and_of_packages(tmp_path: Path) -> None:
+    files = {
+        "roof/__init__.py": "",
+        "roof/a.py": "if TYPE_CHECKING:\n    from roof import b\n",
+        "roof/b.py": "import json\n\ndef f(x):\n    from cellar.deep.c import g\n",
+        "cellar/__init__.py": "",
+        "cellar/deep/__init__.py": "from .c import g\n",
+        "cellar/deep/c.py": "from roof.a import what\n\n\nclass C:\n    def m(self) -> None: ...\n",
+        "cellar/c_pb2.py": "import roof.b\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = house.read_house(tmp_path, ["roof", "cellar"])
+    assert found.rooms == {"cellar": 1, "cellar.deep": 2, "roof": 3}
+    assert found.module_graph["roof.a"] == {"roof.b"}
+    assert found.module_graph["cellar.deep"] == {"cellar.deep.c"}
+    assert house.circles(found.module_graph) == [["cellar.deep.c", "roof.a", "roof.b"]]
+    assert house.circles(found.room_graph) == [["cellar.deep", "roof"]]
+    assert found.unannotated == ["roof.b.f:3"]
+    assert found.function_lines == [1, 2]
+
+
+def test_percentiles_are_of_values_that_there_are() -> None:
+    assert [house.percentile(range(1, 11), percent) for percent in (50, 90, 95)] == [5, 9, 10]
+
+
+def test_the_house_is_one_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert house.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "circles of modules     0" in lines and "functions annotated    100.0%" in lines[-4]
+    assert lines[-1].split()[4:] == list(house.PACKAGES)

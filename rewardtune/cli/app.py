@@ -64,7 +64,6 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Tune vision models to the metric their users care about.",
 )
@@ -78,7 +77,9 @@ app.command()(score)
 app.command()(sweep)
 add_operator_commands(app)
 
-ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.")]
+ConfigPath = Annotated[
+    Path, typer.Argument(help="The run's TOML file, or the name of a shipped one.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key=value over the file's; may be repeated.")
 ]

@@ -17,6 +17,7 @@ from reward_workers.scoring.config import Source
 from reward_workers.scoring.digest import OURS, run_sources
 from reward_workers.scoring.reward import reward_files
 from rewardtune.config.run_config import ConfigError, RunConfig
+from rewardtune.shipped import find_config, shipped_file
 from rewardtune.tasks.artefacts import named_artefacts
 from rewardtune.tasks.task import task_class
 
@@ -47,7 +48,7 @@ def write_bundle(
         ignore = shutil.ignore_patterns(*LEFT_OUT)
         shutil.copytree(working_dir, folder, dirs_exist_ok=True, ignore=ignore)
     (folder / FOLDER).mkdir(exist_ok=True)
-    shutil.copyfile(config_path, folder / RUN_FILE)
+    shutil.copyfile(find_config(config_path), folder / RUN_FILE)
     (folder / CODE_FOLDER).mkdir(exist_ok=True)
     write_code(folder / CODE_FOLDER, config)
 
@@ -71,7 +72,10 @@ def write_code(folder: Path, config: RunConfig) -> None:
 
 
 def entrypoint(config: RunConfig, overrides: Sequence[str]) -> str:
-    """The command that the cluster runs; relative paths are taken from the current folder."""
+    """The command that the cluster runs; relative paths are taken from the current folder.
+
+    A shipped file keeps its name: the cluster's own installation has it.
+    """
     paths = {
         "operations.directory": config.operations.directory,
         "data.train": config.data.train,
@@ -83,7 +87,9 @@ def entrypoint(config: RunConfig, overrides: Sequence[str]) -> str:
     }
     files = _named_files(config)
     absolute = [
-        f'{key}="{path.absolute()}"' for key, path in {**paths, **files}.items() if path is not None
+        f'{key}="{path.absolute()}"'
+        for key, path in {**paths, **files}.items()
+        if path is not None and (path.exists() or shipped_file(path) is None)
     ]
     words = ["rewardtune", "tune", RUN_FILE, "--address", "auto"]
     for override in [*overrides, *absolute]:

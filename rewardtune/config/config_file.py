@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rewardtune.config.run_config import ConfigError, RunConfig
+from rewardtune.shipped import ROOT, find_config
 
 _TAG = "kind"
 """The key that says which of several sections a table is."""
@@ -25,7 +26,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read one run.
 
     Args:
-        path: the TOML file; paths inside it are relative to the current directory.
+        path: the TOML file, or the name of a shipped one (``rewardtune.shipped``); paths inside
+            it are relative to the current directory.
         overrides: ``key=value`` with dotted keys and TOML values. A value that is not TOML is
             taken as a string, so ``compute.device=cuda`` needs no quotes; ``none`` takes the
             key out, back to its default.
@@ -43,7 +45,12 @@ def read_values(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: the file or an override cannot be read.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(find_config(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"config {path} cannot be read: {error.strerror}, neither from {Path.cwd()} nor among "
+            f"the shipped ones in {ROOT / 'configs'}"
+        ) from error
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

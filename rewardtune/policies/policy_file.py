@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rewardtune.layers.weight_file import METADATA_KEY, stored_tensors, write_weights
 from rewardtune.policies.network import KINDS, NetworkPolicy, network_class
+from rewardtune.shipped import find_file
 
 _FORMAT = 1
 _NUM_SHOWN = 60
@@ -97,6 +98,7 @@ def load_policy(path: Path) -> LoadedPolicy:
         PolicyFileError: there is no such file; it is truncated or damaged; it is no policy, or
             one of another version.
     """
+    path = find_file(path)
     _check_length(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -121,7 +123,7 @@ def policy_digest(path: Path) -> str:
         PolicyFileError: there is no such file.
     """
     try:
-        with path.open("rb") as file:
+        with find_file(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error

@@ -22,6 +22,7 @@ from rewardtune.config.run_config import (
     OperationsConfig,
     Section,
 )
+from rewardtune.shipped import find_config
 from rewardtune.tasks.uvim.config import COLOUR, INSTANCES, SEMANTICS, StageOneConfig
 
 MODE = "stage_one"
@@ -121,7 +122,7 @@ class StageOneRunConfig(Section):
 def is_stage_one(path: Path) -> bool:
     """Whether a config trains a stage I; a file that cannot be read does not."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8")).get("mode") == MODE
+        return tomllib.loads(find_config(path).read_text(encoding="utf-8")).get("mode") == MODE
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
         return False
 

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from rewardtune.config.config_file import load_config
 from rewardtune.config.run_config import ConfigError, RunConfig, Section
+from rewardtune.shipped import find_config
 
 Settings = tuple[str, ...]
 
@@ -157,7 +158,7 @@ def load_sweep(path: Path) -> Sweep:
 
 def _read(path: Path) -> SweepConfig:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(find_config(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"sweep {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

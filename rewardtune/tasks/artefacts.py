@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rewardtune.shipped import shipped_file
+
 _READ_BYTES = 2**20
 
 
@@ -49,7 +51,7 @@ def found_artefacts(named: Mapping[str, Path], *, folder: Path | None, of: str) 
     Args:
         folder: looked in first, where another machine keeps its copies: for the path as it is
             named if that is relative, then for its last part alone. Then the path itself counts,
-            a relative one from the current folder.
+            a relative one from the current folder, and then a shipped file of that name.
 
     Raises:
         ValueError: one is missing.
@@ -57,7 +59,7 @@ def found_artefacts(named: Mapping[str, Path], *, folder: Path | None, of: str) 
     found = {}
     for key, path in named.items():
         places = [folder / path, folder / path.name] if folder is not None else []
-        places.append(path)
+        places += [path, *filter(None, [shipped_file(path)])]
         place = next((place for place in places if place.exists()), None)
         if place is None:
             tried = ", ".join(dict.fromkeys(str(place) for place in places))

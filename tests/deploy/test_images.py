@@ -51,7 +51,8 @@ def test_an_image_holds_what_the_package_is_built_from(path: Path) -> None:
         # A folder's content is copied into the target, which must therefore have its name.
         assert len(sources) > 1 or Path(target).name == sources[0], line
         copied |= set(sources)
-    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packages = [*wheel["packages"], *wheel["force-include"]]
     assert copied == {*packages, "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
 
 
@@ -59,9 +60,9 @@ def test_each_image_installs_what_its_processes_need_at_pinned_versions() -> Non
     extras = {}
     for path in DOCKERFILES:
         (install,) = re.findall(r"pip install \"?(\S+?)\"?(?:$| )", " ".join(told(path, "RUN")))
-        extras[path.suffix] = re.findall(r"\[(\w+)\]", install)
+        extras[path.suffix] = re.findall(r"\[([\w-]+)\]", install)
         assert "PIP_CONSTRAINT=" in " ".join(told(path, "ENV"))
-    assert extras == {".ray": ["all"], ".reward": ["captioning"]}
+    assert extras == {".ray": ["all"], ".reward": ["reward-worker"]}
 
 
 def test_the_cluster_and_the_image_have_the_same_ray() -> None:

@@ -10,7 +10,6 @@ of a head, V vocabulary.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +22,10 @@ from rewardtune.layers.transformer import DecoderBlock
 from rewardtune.policies.decoding.left_to_right import draw_left_to_right
 from rewardtune.policies.decoding.past import token_past
 from rewardtune.policies.draw import Decoding
+from rewardtune.policies.networks.readout import Readout, ReadoutBlock
+from rewardtune.policies.networks.token_decoder import TokenDecoder
+from rewardtune.policies.networks.token_head import TokenHead
 from rewardtune.policies.policy import Samples
-
-if TYPE_CHECKING:
-    from rewardtune.policies.kinds.encoder_decoder import TokenDecoder
-    from rewardtune.policies.networks.readout import Readout, ReadoutBlock
-    from rewardtune.policies.networks.token_head import TokenHead
 
 
 class _Norm:

@@ -1,0 +1,109 @@
+"""One run of ``bench.digest``, with the code of one commit alone: prints its digests as JSON.
+
+Run by path, ``python -P digest_run.py ROOT NAME NUM_STEPS``, in ROOT and with ROOT as PYTHONPATH,
+so that this file may be of another commit than everything it imports. Of a module that has moved
+both names are tried, the newer first: ``docs/moved.md``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+DEMO = "demo"
+_CONFIG = Path("configs/digits_detection_map.toml")
+_NUM_SCENES = {"train": 640, "holdout": 16, "validation": 16}
+# The demo's own warm-up and cool-down are longer than the run.
+_SCHEDULE = {"warmup": 5, "cooldown": 5}
+
+
+def main() -> None:
+    root, name, num_steps = Path(sys.argv[1]).resolve(), sys.argv[2], int(sys.argv[3])
+    _keep_to(root)
+    with tempfile.TemporaryDirectory(prefix="rt-digest-") as folder:
+        digests = (_demo if name == DEMO else _one_process)(Path(folder), name, num_steps)
+    _check_origins(root)
+    print(json.dumps(digests))
+
+
+def _keep_to(root: Path) -> None:
+    """Take other copies off the path: an editable install is one, and folders without
+    ``__init__.py``, such as tests, are put together from all of them."""
+    sys.path[:] = [
+        path
+        for path in sys.path
+        if Path(path).resolve() == root or not (Path(path) / "rewardtune/__init__.py").is_file()
+    ]
+    importlib.import_module("rewardtune")
+    _check_origins(root)
+
+
+def _check_origins(root: Path) -> None:
+    """What has the name of a folder of the commit must be in it."""
+    folders = {path.name for path in root.iterdir() if path.is_dir()}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        is_ours = file is not None and name.partition(".")[0] in folders
+        if is_ours and root not in Path(file).resolve().parents:
+            sys.exit(f"error: '{name}' comes from {file}, not from {root}")
+
+
+def _demo(folder: Path, name: str, num_steps: int) -> Mapping[str, str]:
+    """The detection demo's run in one process, on fewer of its scenes."""
+    files = _module("rewardtune.datasets.digits.files", "tasks.digit_files")
+    files.write_digits(folder / "digits", num_scenes=_NUM_SCENES, seed=0, style=files.STYLE)
+    small_run = importlib.import_module("bench.small_run")
+    schedule = {key: min(value, num_steps - 1) for key, value in _SCHEDULE.items()}
+    settings = {
+        "learner.num_steps": num_steps,
+        **{f"learner.schedule.{key}": value for key, value in schedule.items()},
+        **{f"data.{split}": folder / "digits" / split for split in _NUM_SCENES},
+        "operations.directory": folder / "run",
+        "operations.progress": "false",
+    }
+    config_file = _module("rewardtune.config.config_file", "rewardtune.config_file")
+    config = config_file.load_config(_CONFIG, [f"{key}={value}" for key, value in settings.items()])
+    return {name: _tuned(config, small_run)}
+
+
+def _one_process(folder: Path, name: str, num_steps: int) -> Mapping[str, str]:
+    """Way (a) of a crash-equivalence run, at depth 0 and depth 1."""
+    runs = _module("tests.faults.crash_runs", "bench.crash_runs")
+    small_run = importlib.import_module("bench.small_run")
+    kind = replace(runs.KINDS[name], num_steps=num_steps)
+    start = kind.prepare(folder)
+    return {
+        f"{name}, depth {depth}": _tuned(
+            runs.config_of(kind, folder, f"a{depth}", start, depth=depth, cluster={}), small_run
+        )
+        for depth in (0, 1)
+    }
+
+
+def _tuned(config: Any, small_run: ModuleType) -> str:
+    local = _module("rewardtune.run.local", "rewardtune.local")
+    local.tune(config, small_run.SILENT)
+    digest: str = small_run.weights_of(config.operations.directory / "policy.safetensors")
+    return digest
+
+
+def _module(*names: str) -> ModuleType:
+    """The first that is there."""
+    for name in names[:-1]:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise  # it is there, and something that it imports is not
+    return importlib.import_module(names[-1])
+
+
+if __name__ == "__main__":
+    main()
