@@ -49,9 +49,10 @@ def _check_origins(root: Path) -> None:
     """What has the name of a folder of the commit must be in it."""
     folders = {path.name for path in root.iterdir() if path.is_dir()}
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        is_ours = file is not None and name.partition(".")[0] in folders
-        if is_ours and root not in Path(file).resolve().parents:
+        file: str | None = getattr(module, "__file__", None)
+        if file is None or name.partition(".")[0] not in folders:
+            continue
+        if root not in Path(file).resolve().parents:
             sys.exit(f"error: '{name}' comes from {file}, not from {root}")
 
 

@@ -69,7 +69,7 @@ def best_overlaps(results: Sequence[Mapping[str, Any]], scenes: Dataset) -> NDAr
     """Of each box [N] the overlap with the annotated box of its image and class that fits best.
 
     0 where an earlier box of the results found that one, which is what a confidence should say:
-    to mAP a repeat is wrong.
+    to mAP a duplicate is wrong.
     """
     annotated: dict[tuple[int, int], list[NDArray[np.float64]]] = defaultdict(list)
     for index in range(len(scenes)):

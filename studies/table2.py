@@ -28,14 +28,14 @@ from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.evaluation.evaluate import evaluate_policy
 from rewardtune.policies.draw import GREEDY, Decoding
 from rewardtune.policies.policy_file import load_policy
-from rewardtune.tasks.detection.suppression import suppress_repeats
+from rewardtune.tasks.detection.suppression import suppress_duplicates
 from rewardtune.tasks.task import Task, load_task
 from studies.finished_run import finished_run
 
 OUTPUT = Path("evidence/studies/table2.jsonl")
 START = "mle"
-_REPEAT_IOU = 0.7
-"""From which overlap on a repeat is dropped: what the holdout set chose for the start."""
+_DUPLICATE_IOU = 0.7
+"""From which overlap on a duplicate is dropped: what the holdout set chose for the start."""
 _NEW_SCENES = "data.train=data/digits_new/train"
 _FIGURES = ("map", "ar100", "boxes_per_image", "reward")
 
@@ -156,7 +156,7 @@ def _suppressed(
     config: RunConfig, split: str, results: _Results, iou: float | None
 ) -> Mapping[str, float]:
     dataset = open_dataset(getattr(config.data, split))
-    kept = results if iou is None else suppress_repeats(results, iou_threshold=iou)
+    kept = results if iou is None else suppress_duplicates(results, iou_threshold=iou)
     return _task(config).evaluate(kept, dataset, indices=range(len(dataset)))
 
 
@@ -184,7 +184,7 @@ def _measure(config: RunConfig, path: Path, score_rules: Sequence[str]) -> dict[
         "score_rule": best,
         **{name: by_rule[best][name] for name in _FIGURES},
         "map_by_rule": {rule: metrics["map"] for rule, metrics in by_rule.items()},
-        "map_without_repeats": _suppressed(config, "validation", results, _REPEAT_IOU)["map"],
+        "map_without_repeats": _suppressed(config, "validation", results, _DUPLICATE_IOU)["map"],
         "machine": machine(),
     }
 

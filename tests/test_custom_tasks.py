@@ -50,7 +50,8 @@ def commands() -> list[str]:
     return re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 
 
-def do(folder: Path, blocks: list[str]) -> None:
+def do(folder: Path, blocks: list[str]) -> str:
+    """What is printed."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "".join(blocks)],
         cwd=folder,
@@ -60,6 +61,7 @@ def do(folder: Path, blocks: list[str]) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,16 @@ def test_predictions_are_coco_s_and_drawn(tuned: Path) -> None:
     for record in json.loads((folder / "results.json").read_text()):
         assert record.keys() == {"image_id", "category_id", "keypoints", "score"}
         assert len(record["keypoints"]) == 12 and 0 < record["score"] <= 1
+
+
+def test_a_results_file_scores_as_the_run_evaluates_its_policy(tuned: Path) -> None:
+    variable, _, _ = commands()[0].partition("\n")
+    score = commands()[2].strip().rpartition("\n")[2]
+    assert "rewardtune score keypoints" in score
+    told = json.loads(do(tuned, [f"{variable}\n", score]))
+    last = lines(tuned / "runs/keypoints_oks", "evaluation")[-1]
+    assert told.keys() == {"ap", "ap50", "ap75", "ar", "ar50", "ar75"}
+    assert told == pytest.approx({name: last[name] for name in told})
 
 
 def test_processes_of_a_cluster_have_the_module_and_end_with_the_same_weights(on_ray: Path) -> None:

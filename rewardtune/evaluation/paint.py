@@ -49,7 +49,7 @@ def predicted_boxes(
     *,
     min_score: float = 0.0,
 ) -> list[NamedBox]:
-    """COCO results of one image as boxes with their scores, the best drawn last."""
+    """COCO results of one image as boxes with their scores, the best painted last."""
     label_of = {category.id: label for label, category in enumerate(categories)}
     boxes = []
     for record in sorted(records, key=lambda record: float(record["score"])):
@@ -60,7 +60,7 @@ def predicted_boxes(
     return boxes
 
 
-def draw_boxes(
+def paint_boxes(
     image_HWC: NDArray[np.uint8], boxes: Sequence[NamedBox], *, min_side: int = 384
 ) -> Image.Image:
     """The picture with its boxes.

@@ -1,4 +1,4 @@
-"""A trained policy at work: made ready for a data set or a folder of pictures, and drawn."""
+"""A trained policy at work, on a data set or a folder of pictures, and its predictions painted."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from rewardtune.datasets.view import ViewConfig
 from rewardtune.evaluation.evaluate import VIEW, evaluate_policy
 from rewardtune.evaluation.paint import (
     annotated_boxes,
-    draw_boxes,
     enlarged,
+    paint_boxes,
     predicted_boxes,
     side_by_side,
 )
@@ -185,8 +185,10 @@ def _ready(
     threads: int,
 ) -> ReadyPolicy:
     torch.set_num_threads(threads)
-    made_for = loaded.provenance.get("task", loaded.vocabulary.get("task", "detection"))
+    made_for = loaded.provenance.get("task", loaded.vocabulary.get("task"))
     task = made_for if task is None else task
+    if task is None:
+        raise ValueError(f"policy {path} does not say what task it is for: name it with --task")
     known = loaded.provenance.get("task_options", {}) if task == made_for else {}
     built = load_task(task, {**known, **(options or {})}, categories=categories)
     check_vocabulary(loaded.vocabulary, built.describe_vocabulary(), path)
@@ -223,17 +225,17 @@ def picture_of(
     """What was found in an example, or, of None, what its annotation says.
 
     Args:
-        min_score: of boxes that are drawn.
+        min_score: of boxes that are painted.
         min_side: smaller pictures are enlarged by a whole number.
     """
     if isinstance(task, PicturedTask):
-        return enlarged(task.draw(example, records), min_side=min_side)
+        return enlarged(task.paint(example, records), min_side=min_side)
     boxes = (
         annotated_boxes(example, dataset.categories)
         if records is None
         else predicted_boxes(records, dataset.categories, min_score=min_score)
     )
-    return draw_boxes(decode_image(example.image), boxes, min_side=min_side)
+    return paint_boxes(decode_image(example.image), boxes, min_side=min_side)
 
 
 def _named(record: dict[str, Any], example: Example, folder: ImageFolder) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Dataset, Example
 from rewardtune.records import Score
-from rewardtune.reward_lab.probe import GROUP_KINDS, Claim, Kind, Probe
 from rewardtune.reward_lab.ranks import spearman
+from rewardtune.tasks.probe import GROUP_KINDS, Claim, Kind, Probe
 
 P = TypeVar("P")
 
@@ -29,8 +29,8 @@ TOLERANCE = 1e-9
 """Equal rewards may differ by this much (relative above 1): another order, another last digit."""
 
 
-class RewardFailed(RuntimeError):
-    """The reward raised instead of answering."""
+class UncheckableReward(RuntimeError):
+    """The reward raised, or gave something else than one number for each prediction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ def check_reward(
             for every kind.
 
     Raises:
-        RewardFailed: the reward raised; names the example.
+        UncheckableReward: the reward raised, or gave no number for some prediction; names the
+            example.
         ValueError: no examples, or examples without the annotation that the task is about.
     """
     if not indices:
@@ -242,11 +243,11 @@ class _Bench(Generic[P]):
             score = self._probe.score(predictions, example)
         # Whatever a reward of the user's may raise: it is to be told with its example.
         except Exception as error:
-            raise RewardFailed(
+            raise UncheckableReward(
                 f"the reward raised on {_name(example)}: {type(error).__name__}: {error}"
             ) from error
         if np.shape(score.reward_S) != (len(predictions),):
-            raise RewardFailed(
+            raise UncheckableReward(
                 f"the reward of {len(predictions)} predictions of {_name(example)} has shape "
                 f"{list(np.shape(score.reward_S))}: return one number for each"
             )

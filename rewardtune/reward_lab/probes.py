@@ -9,7 +9,9 @@ import numpy as np
 
 from rewardtune.datasets.example import Dataset, Example
 from rewardtune.records import Score
-from rewardtune.reward_lab.probe import Claim, Kind, Measured, Probe
+from rewardtune.tasks.probe import Claim, Kind, Measured, Probe, ProbedTask
+from rewardtune.tasks.task import load_task, task_class
+from rewardtune.tasks.token_probe import TokenProbe
 
 P = TypeVar("P")
 
@@ -19,49 +21,29 @@ def probe_for(
 ) -> Probe[Any]:
     """The probe of a task by name.
 
-    Rewards of maps, captions and pictures are checked as such; any other task by its tokens.
+    A task that makes predictions of its own kind is checked by them, any other by its tokens.
 
     Args:
-        task: detection, panoptic, captioning, colorization, or a module of the user's that
-            ``load_task`` finds.
-        options: of the reward; of detection and a user's task, all that the task can be told.
+        task: a folder of ``rewardtune/tasks``, or a module of the user's that ``load_task`` finds.
+        options: of the reward, as the task's ``probe`` takes them; else all that the task can be
+            told.
         custom: "module:function" of (predictions, example), in place of the task's reward; see
             ``reward_workers.scoring.reward``.
 
     Raises:
         ValueError: no such task or function, or options it does not know.
     """
-    probe = _probe(task, dataset, options)
+    probed = task_class(task)
+    probe: Probe[Any] = (
+        probed.probe(options, dataset)
+        if isinstance(probed, ProbedTask)
+        else TokenProbe(load_task(task, options, categories=dataset.categories), dataset)
+    )
     return probe if custom is None else _Custom(probe, custom)
 
 
-def _probe(task: str, dataset: Dataset, options: Mapping[str, Any]) -> Probe[Any]:
-    # Each with what it needs: panoptic maps need no tokenizer, captions no colour table.
-    if task == "panoptic":
-        from rewardtune.reward_lab.panoptic import PanopticProbe
-
-        return PanopticProbe(options, dataset)
-    if task == "captioning":
-        from rewardtune.reward_lab.captioning import CaptioningProbe
-
-        return CaptioningProbe(options, dataset)
-    if task == "colorization":
-        from rewardtune.reward_lab.colorization import ColorizationProbe
-
-        return ColorizationProbe(options, dataset)
-    from rewardtune.reward_lab.detection import DetectionProbe
-    from rewardtune.reward_lab.tokens import TokenProbe
-    from rewardtune.tasks.detection.task import DetectionTask
-    from rewardtune.tasks.task import load_task
-
-    loaded = load_task(task, options, categories=dataset.categories)
-    if isinstance(loaded, DetectionTask):
-        return DetectionProbe(loaded, dataset)
-    return TokenProbe(loaded, dataset)
-
-
 class _Custom:
-    """Another probe's predictions under a reward of the user's; implements ``probe.Probe``."""
+    """Another probe's predictions under a reward of the user's; implements ``Probe``."""
 
     def __init__(self, probe: Probe[P], use: str) -> None:
         from reward_workers.scoring.reward import named_by

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rewardtune.reward_lab.check import KindFigures, Report
-from rewardtune.reward_lab.probe import Kind
+from rewardtune.tasks.probe import Kind
 
 
 def report_view(report: Report) -> RenderableType:

@@ -9,10 +9,24 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["CuttingTask", "InputTask", "PicturedTask", "Task", "TokenRewardsTask", "load_task"]
+_HOMES = {
+    "ProbedTask": "rewardtune.tasks.probe",
+    "ResultsTask": "rewardtune.tasks.results_files",
+}
+
+__all__ = [
+    "CuttingTask",
+    "InputTask",
+    "PicturedTask",
+    "ProbedTask",
+    "ResultsTask",
+    "Task",
+    "TokenRewardsTask",
+    "load_task",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module("rewardtune.tasks.task"), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "rewardtune.tasks.task")), name)

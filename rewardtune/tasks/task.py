@@ -145,7 +145,7 @@ class TokenRewardsTask(Protocol):
 class PicturedTask(Protocol):
     """What a task has beside ``Task`` if its predictions are more than boxes on a picture."""
 
-    def draw(
+    def paint(
         self, example: Example, records: Sequence[Mapping[str, Any]] | None
     ) -> NDArray[np.uint8]:
         """One example's results records as a picture [H, W, 3]; None: its annotation."""
@@ -245,7 +245,7 @@ def task_class(name: str) -> Any:
     else:
         raise ValueError(
             f"task '{name}' is neither a folder of rewardtune/tasks/ nor a module that can be "
-            "imported: set task to 'detection', or put the folder of your own module on PYTHONPATH"
+            "imported: check its spelling, or put the folder of your own module on PYTHONPATH"
         )
     if not hasattr(module, "TASK"):
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from io import BytesIO
@@ -20,9 +21,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+import rewardtune
 from reward_workers.scoring.digest import ScorerSettings, reward_digest, scoring_sources
+from rewardtune.datasets.coco.instances import coco_instances
 from rewardtune.datasets.example import Category, Example
 from rewardtune.records import View
+from rewardtune.reward_lab.check import check_reward
+from rewardtune.reward_lab.probes import probe_for
 from rewardtune.tasks.task import PicturedTask, Task, load_task
 
 # pycocotools decodes masks by a call that numpy 2 will drop.
@@ -227,12 +232,77 @@ def test_perfect_results_have_an_ap_of_1_and_none_of_0() -> None:
     assert made.evaluate([], _Two(), indices=[0])["ap"] == 0
 
 
+def write(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_results_file_scores_as_the_task_evaluates_it(tmp_path: Path) -> None:
+    made = task()
+    rng = np.random.default_rng(0)
+    tokens_T = made.target_tokens(TWO, View(), input_size=SIZE, rng=rng)
+    tokens_T[1:9] = np.minimum(tokens_T[1:9] + rng.integers(4, size=8), CODEC.vocab_size - 1)
+    records = predicted(made, tokens_T, TWO)
+    evaluated = made.evaluate(records, _Two(), indices=[0])
+    assert 0 < evaluated.pop("ap") < 1 and evaluated.pop("objects_per_image") == 2
+    results = write(tmp_path / "results.json", records)
+    truth = write(tmp_path / "instances.json", coco_instances(_Two(), [0]))
+    scored = rewardtune.score("keypoints", results, annotations=truth)
+    assert scored == {**evaluated, "ap": scored["ap"]}
+    assert scored["ap"] == made.evaluate(records, _Two(), indices=[0])["ap"]
+    strict = rewardtune.score("keypoints", results, annotations=truth, sigma=0.01)
+    assert strict["ap"] < scored["ap"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keypoints": [1, 2, 2]}, "keypoints = [1, 2, 2]: it must be 12 numbers"),
+        ({"score": None}, "record 1 has score = null"),
+        ({"image_id": 4}, "results.json speaks of image 4"),
+    ],
+)
+def test_results_files_that_are_broken_are_named(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    record = {"image_id": 3, "category_id": 1, "keypoints": [0.0] * 12, "score": 0.5}
+    results = write(tmp_path / "results.json", [{**record, **change}])
+    truth = write(tmp_path / "instances.json", coco_instances(_Two(), [0]))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        rewardtune.score("keypoints", results, annotations=truth)
+
+
+def test_the_probe_s_predictions_keep_every_rule() -> None:
+    options = {"max_objects": 6, "num_levels": 400}
+    report = check_reward(
+        probe_for("keypoints", _Two(), options=options), _Two(), indices=[0], num_samples=4
+    )
+    assert report.violations == ()
+    reward = {kind: figures.reward for kind, figures in report.kinds.items()}
+    assert list(reward) == ["perfect", "shuffled", "duplicated", "jittered", "random", "empty"]
+    assert reward["perfect"] == reward["shuffled"] == pytest.approx(2, abs=0.01)
+    assert reward["duplicated"] == pytest.approx(reward["perfect"] - 0.6)
+    assert reward["empty"] == 0 and reward["random"] < reward["jittered"] < reward["perfect"]
+
+
+def test_the_probe_tells_a_reward_that_pays_twice_for_one_object() -> None:
+    probe = probe_for(
+        "keypoints", _Two(), options={"max_objects": 6}, custom=f"{__name__}:number_of_objects"
+    )
+    report = check_reward(probe, _Two(), indices=[0], num_samples=4)
+    assert {violation.rule for violation in report.violations} == {"doubled object"}
+
+
+def number_of_objects(predictions: list[list[Any]], example: Example) -> list[float]:
+    return [float(len(objects)) for objects in predictions]
+
+
 def test_predictions_are_drawn_where_they_are() -> None:
     made = task()
     assert isinstance(made, PicturedTask)
     tokens_T = made.target_tokens(TWO, View(), input_size=SIZE, rng=np.random.default_rng(0))
     nothing, annotation, prediction = (
-        made.draw(TWO, records) for records in ([], None, predicted(made, tokens_T, TWO))
+        made.paint(TWO, records) for records in ([], None, predicted(made, tokens_T, TWO))
     )
     assert nothing.shape == annotation.shape == prediction.shape == (400, 400, 3)
     for picture in (annotation, prediction):
@@ -249,7 +319,7 @@ def test_an_option_that_there_is_not_is_one_line() -> None:
 
 def test_every_file_of_the_package_decides_the_reward_digest(tmp_path: Path) -> None:
     files = sorted(path.stem for path in (TASKS / "keypoints").glob("*.py"))
-    assert len(files) == 6
+    assert len(files) == 8
     shutil.copytree(TASKS / "keypoints", tmp_path / "keypoints")
     found = {
         name.removeprefix("keypoints.")

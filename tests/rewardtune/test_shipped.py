@@ -13,7 +13,7 @@ from rewardtune.policies.policy_file import PolicyFileError, load_policy, policy
 from rewardtune.shipped import ROOT, find_config, find_file, shipped_file
 from rewardtune.stage_one.config import is_stage_one, load_stage_one_config
 from rewardtune.sweep.config import load_sweep
-from rewardtune.tasks.task import task_artefacts
+from rewardtune.tasks.task import find_task
 
 CONFIG = Path("configs/digits_detection_map.toml")
 POLICY = Path("pretrained/digits_detection_mle.safetensors")
@@ -94,15 +94,16 @@ def test_a_policy_is_read_from_there_and_known_by_its_bytes() -> None:
 def test_files_that_task_options_name_are_found_there(folder: Path) -> None:
     name = "pretrained/digits_panoptic_stage_one.safetensors"
     options = {"stage_one": name}
-    assert task_artefacts("panoptic", options) == {"stage_one": ROOT / name}
-    assert task_artefacts("panoptic", options, folder=folder) == {"stage_one": ROOT / name}
+    assert find_task("panoptic", options).files == {"stage_one": ROOT / name}
+    assert find_task("panoptic", options, artefacts=folder).files == {"stage_one": ROOT / name}
     own = put(folder / "copies" / name)
-    assert task_artefacts("panoptic", options, folder=folder / "copies") == {"stage_one": own}
+    found = find_task("panoptic", options, artefacts=folder / "copies")
+    assert found.files == {"stage_one": own}
 
 
 def test_a_file_that_is_nowhere_is_told_with_the_places_looked_in() -> None:
     with pytest.raises(ValueError, match=r"looked for pretrained/none\): copy it here"):
-        task_artefacts("panoptic", {"stage_one": "pretrained/none"})
+        find_task("panoptic", {"stage_one": "pretrained/none"})
 
 
 def test_a_job_takes_shipped_files_from_the_clusters_own_installation(folder: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 MIN_SIDE = 384
 
 
-def draw_points(
+def paint_points(
     image_HW3: NDArray[np.uint8], objects: Iterable[tuple[int, str, Sequence[tuple[float, float]]]]
 ) -> NDArray[np.uint8]:
     """The picture [H, W, 3], enlarged where it is small.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,10 @@ class Objects:
 
 def annotated_objects(example: Example) -> Objects:
     """What is annotated with a mask; crowds, and objects that none of can be seen, are left out."""
-    masks = [_mask(text, example) for text in example.segmentation_N]
+    size = (example.height, example.width)
+    masks = [mask_of(json.loads(text) if text else None, size) for text in example.segmentation_N]
     kept = [n for n, mask in enumerate(masks) if mask.any() and not example.is_crowd_N[n]]
-    points = [_extreme_points(masks[n]) for n in kept]
+    points = [extreme_points(masks[n]) for n in kept]
     return Objects(
         category_N=example.category_N[kept],
         xy_NK2=np.array(points, dtype=np.float64).reshape(-1, len(POINTS), 2),
@@ -40,7 +42,8 @@ def annotated_objects(example: Example) -> Objects:
     )
 
 
-def _extreme_points(mask_HW: NDArray[np.bool_]) -> list[tuple[float, float]]:
+def extreme_points(mask_HW: NDArray[np.bool_]) -> list[tuple[float, float]]:
+    """x, y of each point of a mask that is not empty."""
     y, x = (pixels + 0.5 for pixels in np.nonzero(mask_HW))
     top, bottom, left, right = y.min(), y.max(), x.min(), x.max()
     # Of several pixels that are all topmost, the middle.
@@ -52,14 +55,25 @@ def _extreme_points(mask_HW: NDArray[np.bool_]) -> list[tuple[float, float]]:
     ]
 
 
-def _mask(segmentation: str, example: Example) -> NDArray[np.bool_]:
+def mask_of(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     """COCO's polygons or run lengths as a mask [H, W]; empty where there is none."""
-    size = (example.height, example.width)
     if not segmentation:
         return np.zeros(size, dtype=bool)
-    runs = json.loads(segmentation)
+    runs = segmentation
     if isinstance(runs, list):
         runs = coco_mask.merge(coco_mask.frPyObjects(runs, *size))
     elif isinstance(runs["counts"], list):
         runs = coco_mask.frPyObjects(runs, *size)
     return np.asarray(coco_mask.decode(runs), dtype=bool)
+
+
+def annotation_of(xy_K2: NDArray[np.float64], area: float) -> dict[str, Any]:
+    """An object as COCO's keypoint ground truth has it, without the ids."""
+    (left, top), (right, bottom) = xy_K2.min(axis=0), xy_K2.max(axis=0)
+    return {
+        "keypoints": [number for x, y in xy_K2.tolist() for number in (x, y, 2)],
+        "num_keypoints": len(POINTS),
+        "bbox": [left, top, right - left, bottom - top],
+        "area": area,
+        "iscrowd": 0,
+    }

@@ -17,13 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from keypoints.codec import END, Found, KeypointCodec
 from keypoints.oks import coco_keypoint_metrics, matched_similarity, similarity
-from keypoints.paint import draw_points
-from keypoints.points import MIRRORED, POINTS, Objects, annotated_objects
+from keypoints.paint import paint_points
+from keypoints.points import MIRRORED, POINTS, Objects, annotated_objects, annotation_of
+from keypoints.probe import KeypointProbe
+from keypoints.results_files import score_keypoints
 from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.images import decode_image
 from rewardtune.datasets.view import boxes_in_view, boxes_to_pixels
-from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.records import Score, View
 from rewardtune.tasks.options import read_options
+from rewardtune.tasks.results_files import Progress
+from rewardtune.tasks.token_task import TokenLayout, TokenTask
 
 
 class KeypointOptions(BaseModel):
@@ -51,7 +55,10 @@ class KeypointObject:
     """x, y in pixels of the example's image, by "top", "left", "bottom", "right"."""
 
 
-class KeypointTask:
+class KeypointTask(TokenTask):
+    name = "keypoints"
+    score_rules = ("object",)
+
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
         self._options = read_options(KeypointOptions, options, task="keypoints")
         self._categories = tuple(categories)
@@ -60,40 +67,35 @@ class KeypointTask:
             max_objects=self._options.max_objects,
             num_levels=self._options.num_levels,
         )
+        super().__init__(
+            TokenLayout(
+                vocab_size=self._codec.vocab_size,
+                sequence_length=self._codec.sequence_length,
+                stop_token=END,
+                meaning={
+                    "num_levels": self._options.num_levels,
+                    "points": list(POINTS),
+                    "class_names": [category.name for category in self._categories],
+                },
+            )
+        )
 
-    @property
-    def name(self) -> str:
-        return "keypoints"
+    @classmethod
+    def probe(cls, options: Mapping[str, Any], dataset: Dataset) -> KeypointProbe:
+        """For ``rewardtune reward check``."""
+        task = cls(options, categories=dataset.categories)
+        return KeypointProbe(task, dataset, codec=task._codec)
 
-    @property
-    def vocab_size(self) -> int:
-        return self._codec.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self._codec.sequence_length
-
-    @property
-    def stop_token(self) -> int:
-        return END
-
-    @property
-    def probe_tokens(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def score_rules(self) -> tuple[str, ...]:
-        return ("object",)
-
-    def describe_vocabulary(self) -> dict[str, Any]:
-        return {
-            "task": self.name,
-            "vocab_size": self.vocab_size,
-            "sequence_length": self.sequence_length,
-            "num_levels": self._options.num_levels,
-            "points": list(POINTS),
-            "class_names": [category.name for category in self._categories],
-        }
+    @staticmethod
+    def score_files(
+        results: Path,
+        annotations: Path | None,
+        options: Mapping[str, Any],
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """For ``rewardtune score``."""
+        return score_keypoints(results, annotations, options)
 
     def target_tokens(
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
@@ -142,9 +144,6 @@ class KeypointTask:
             for tokens_T in tokens_ST
         ]
 
-    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
-        return None
-
     def predict(
         self,
         tokens_T: NDArray[np.int32],
@@ -187,7 +186,7 @@ class KeypointTask:
         )
         return {**metrics, "objects_per_image": len(results) / len(indices)}
 
-    def draw(
+    def paint(
         self, example: Example, records: Sequence[Mapping[str, Any]] | None
     ) -> NDArray[np.uint8]:
         """The picture with its results, or, of None, with what is annotated."""
@@ -200,7 +199,7 @@ class KeypointTask:
             words = f"{name} {record['score']:.2f}" if "score" in record else name
             xyv = record["keypoints"]
             objects.append((category, words, list(zip(xyv[0::3], xyv[1::3], strict=True))))
-        return draw_points(decode_image(example.image), objects)
+        return paint_points(decode_image(example.image), objects)
 
     def write_results(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         (folder / "results.json").write_text(json.dumps(list(records)))
@@ -217,15 +216,10 @@ class KeypointTask:
         for category, xy_K2, area in zip(
             objects.category_N, objects.xy_NK2, objects.area_N, strict=True
         ):
-            (left, top), (right, bottom) = xy_K2.min(axis=0), xy_K2.max(axis=0)
             yield {
                 "image_id": example.image_id,
                 "category_id": self._categories[category].id,
-                "keypoints": [number for x, y in xy_K2.tolist() for number in (x, y, 2)],
-                "num_keypoints": len(POINTS),
-                "bbox": [left, top, right - left, bottom - top],
-                "area": float(area),
-                "iscrowd": 0,
+                **annotation_of(xy_K2, float(area)),
             }
 
 

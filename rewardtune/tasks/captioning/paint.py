@@ -23,7 +23,7 @@ _PAPER = (255, 255, 255)
 _INK = (20, 20, 20)
 
 
-def draw_captions(image_HW3: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.uint8]:
+def paint_captions(image_HW3: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.uint8]:
     """The picture [H', W', 3] with the captions below it, one paragraph each.
 
     A small picture is enlarged by a whole number, so that the words stay readable beside it.

@@ -1,7 +1,7 @@
 """CIDEr-D as the reward of captions: whole groups at once, references cooked once and kept.
 
-Unit: 0 to 10, as ``cider.py`` defines it. Axes: I images, S candidates of an image, C candidates of
-all images, T tokens of a sequence, W words of all captions.
+Unit: 0 to 10, as ``cider/definition.py`` defines it. Axes: I images, S candidates of an image,
+C candidates of all images, T tokens of a sequence, W words of all captions.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.images import decode_image
-from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.records import Score, View
 from rewardtune.tasks.captioning.cider.document_frequencies import (
     END_OF_SENTENCE,
     DocumentFrequencies,
@@ -25,11 +25,15 @@ from rewardtune.tasks.captioning.cider.document_frequencies import (
 from rewardtune.tasks.captioning.codec import CaptionCodec
 from rewardtune.tasks.captioning.config import CaptioningConfig, read_config
 from rewardtune.tasks.captioning.metric import caption_metrics
-from rewardtune.tasks.captioning.paint import draw_captions
+from rewardtune.tasks.captioning.paint import paint_captions
+from rewardtune.tasks.captioning.probe import CaptioningProbe
 from rewardtune.tasks.captioning.ptb.tokenizer import ptb_words
+from rewardtune.tasks.captioning.results_files import score_captions
 from rewardtune.tasks.captioning.reward import CaptionReward
 from rewardtune.tasks.captioning.vocabulary import load_vocabulary
 from rewardtune.tasks.captioning.wording import ends_in_function_word, repeated_ngrams
+from rewardtune.tasks.results_files import Progress
+from rewardtune.tasks.token_task import TokenLayout, TokenTask
 
 SCORE_RULES = ("caption",)
 """One caption per image: there is nothing to rank."""
@@ -42,8 +46,11 @@ RESULT_NAMES = {
 _ARTEFACTS = ("vocabulary", "document_frequencies")
 
 
-class CaptioningTask:
+class CaptioningTask(TokenTask):
     """Codec, reward and metric of captioning; implements ``rewardtune.tasks.task.Task``."""
+
+    name = "captioning"
+    score_rules = SCORE_RULES
 
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
         """Validate the options and read the vocabulary.
@@ -62,6 +69,13 @@ class CaptioningTask:
             sequence_length=self._config.max_tokens,
             end=self._config.end,
         )
+        super().__init__(
+            TokenLayout(
+                vocab_size=self._codec.vocab_size,
+                sequence_length=self._codec.sequence_length,
+                stop_token=self._codec.stop_token,
+            )
+        )
         self._num_cut = 0
 
     @staticmethod
@@ -69,9 +83,20 @@ class CaptioningTask:
         """The files that decide what tokens mean and what a caption earns."""
         return {key: Path(options[key]) for key in _ARTEFACTS if options.get(key) is not None}
 
-    @property
-    def name(self) -> str:
-        return "captioning"
+    @classmethod
+    def probe(cls, options: Mapping[str, Any], dataset: Dataset) -> CaptioningProbe:
+        """Made captions, for ``rewardtune reward check``; options are those of the probe."""
+        return CaptioningProbe(options, dataset)
+
+    @staticmethod
+    def score_files(
+        results: Path,
+        annotations: Path | None,
+        options: Mapping[str, Any],
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        return score_captions(results, annotations, options)
 
     @property
     def config(self) -> CaptioningConfig:
@@ -82,36 +107,14 @@ class CaptioningTask:
         return self._codec
 
     @property
-    def vocab_size(self) -> int:
-        return self._codec.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self._codec.sequence_length
-
-    @property
-    def stop_token(self) -> int | None:
-        return self._codec.stop_token
-
-    @property
-    def probe_tokens(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def score_rules(self) -> tuple[str, ...]:
-        return SCORE_RULES
-
-    @property
     def num_cut(self) -> int:
         """Captions that ``target_tokens`` had to cut, so far."""
         return self._num_cut
 
     def describe_vocabulary(self) -> dict[str, Any]:
-        """What each token means, as JSON: a checkpoint stores it to refuse another vocabulary."""
+        """As that of every task, and what its pieces are: only who asks waits for their digest."""
         return {
-            "task": self.name,
-            "vocab_size": self.vocab_size,
-            "sequence_length": self.sequence_length,
+            **super().describe_vocabulary(),
             "end": self._config.end,
             "end_token": self._codec.end_token,
             "pieces_digest": self._codec.vocabulary.digest,
@@ -208,9 +211,6 @@ class CaptioningTask:
         """The caption of each rollout, as text."""
         return [self._codec.decode(tokens_T) for tokens_T in tokens_ST]
 
-    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
-        return None
-
     def predict(
         self,
         tokens_T: NDArray[np.int32],
@@ -236,8 +236,7 @@ class CaptioningTask:
         Raises:
             ValueError: no indices, or an image without captions.
         """
-        if not indices:
-            raise ValueError("evaluate needs at least one example, got no indices")
+        self._check_indices(indices)
         examples = [dataset.example(index) for index in indices]
         ground_truth = {
             "images": [{"id": example.image_id} for example in examples],
@@ -258,14 +257,14 @@ class CaptioningTask:
             "repeated_ngram_ratio": float(np.mean([repeated_ngrams(words) for words in words_C])),
         }
 
-    def draw(
+    def paint(
         self, example: Example, records: Sequence[Mapping[str, Any]] | None
     ) -> NDArray[np.uint8]:
         """The picture with its predicted caption below, or, of None, with those annotated."""
         captions = (
             example.captions if records is None else [record["caption"] for record in records]
         )
-        return draw_captions(decode_image(example.image), captions)
+        return paint_captions(decode_image(example.image), captions)
 
     def write_results(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """``results.json``, as the COCO caption server takes it."""

@@ -1,8 +1,8 @@
 """The colourfulness reward of whole batches at native speed: one pass, one thread.
 
-Counts what ``reward.py`` defines, colour by colour exactly. A pixel costs three look-ups for the
-address of its colour, one for the colour's code and one for what that code adds: eight counters of
-a byte each in one 64-bit word, seven hues and the vivid pixels, emptied every 254 pixels before
+Counts what ``definition.py`` defines, colour by colour exactly. A pixel costs three look-ups for
+the address of its colour, one for the colour's code and one for what that code adds: eight counters
+of a byte each in one 64-bit word, seven hues and the vivid pixels, emptied every 254 pixels before
 any can overflow. No array of the picture's size is made.
 
 Axes: N pictures, H height, W width, M pixels of a picture, 3 channels, B hue bins, L levels of a
@@ -58,8 +58,8 @@ def colour_rewards(
 
     Args:
         images_NHW3: sRGB levels as uint8, or floats in [-1, 1] as a decoder returns them: those
-            become levels here, pixel by pixel, as ``reward.round_to_levels`` says.
-        vivid_rule, hue_range: see ``reward.py``.
+            become levels here, pixel by pixel, as ``definition.round_to_levels`` says.
+        vivid_rule, hue_range: see ``definition.py``.
 
     Raises:
         ValueError: another shape or dtype, no pixels, NaN or infinity (names the picture), or an

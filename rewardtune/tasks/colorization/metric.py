@@ -109,7 +109,7 @@ def folder_colour_metrics(
         reference: a folder with the originals, of the same names but for the suffix. Originals
             without a picture are left out.
         per_image: also "images": one dictionary per picture, with "file" and its figures.
-        vivid_rule, hue_range: see ``reward.py``.
+        vivid_rule, hue_range: see ``definition.py``.
 
     Returns:
         "n" pictures and the mean over them of every figure of ``ColourMetrics``; with a reference

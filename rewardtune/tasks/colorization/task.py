@@ -23,11 +23,14 @@ from rewardtune.tasks.colorization.codec import colour_image, grey, in_image, la
 from rewardtune.tasks.colorization.definition import HueRange, VividRule, round_to_levels
 from rewardtune.tasks.colorization.kernel import colour_rewards
 from rewardtune.tasks.colorization.metric import colour_metrics, lightness_psnr, psnr
+from rewardtune.tasks.colorization.probe import ColorizationProbe
+from rewardtune.tasks.colorization.results_files import score_pictures
 from rewardtune.tasks.colorization.tripwire_kernel import batch_tripwires
+from rewardtune.tasks.results_files import Progress
 from rewardtune.tasks.uvim.options import StageOneOptions
 from rewardtune.tasks.uvim.task import StageOneTask
 
-SCORE_RULE = "picture"
+SCORE_RULES = ("picture",)
 """One picture per image: there is nothing to rank."""
 
 FOLDER = "pictures"
@@ -53,6 +56,9 @@ class _Reading(TypedDict):
 class ColorizationTask(StageOneTask[ColorizationOptions]):
     """Codec, reward and metric of colorization; implements ``rewardtune.tasks.task.Task``."""
 
+    name = "colorization"
+    score_rules = SCORE_RULES
+
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
         """Validate the options and map stage I into memory.
 
@@ -64,7 +70,22 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
             ValueError: an option that is unknown or out of range, a stage I that cannot be read
                 or is for other labels.
         """
-        super().__init__("colorization", ColorizationOptions, options, score_rule=SCORE_RULE)
+        super().__init__(ColorizationOptions, options)
+
+    @classmethod
+    def probe(cls, options: Mapping[str, Any], dataset: Dataset) -> ColorizationProbe:
+        """Made pictures, for ``rewardtune reward check``; options are those of the probe."""
+        return ColorizationProbe(options, dataset)
+
+    @staticmethod
+    def score_files(
+        results: Path,
+        annotations: Path | None,
+        options: Mapping[str, Any],
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        return score_pictures(results, annotations, options)
 
     @property
     def _reading(self) -> _Reading:
@@ -153,8 +174,7 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
         Raises:
             ValueError: no indices, or an example without result.
         """
-        if not indices:
-            raise ValueError("evaluate needs at least one example, got no indices")
+        self._check_indices(indices)
         record_of = {record["image_id"]: record for record in results}
         figures: dict[str, list[float]] = {}
         for index in indices:
@@ -174,7 +194,7 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
                     figures.setdefault(name, []).append(value)
         return {name: float(np.mean(values)) for name, values in figures.items()}
 
-    def draw(
+    def paint(
         self, example: Example, records: Sequence[Mapping[str, Any]] | None
     ) -> NDArray[np.uint8]:
         """A record's picture, or the original."""

@@ -39,7 +39,7 @@ def class_rewards(
     Args:
         tokens_ST: sequences of one image.
         targets: its annotation.
-        threshold_weight_K: see ``reward.threshold_weights``.
+        threshold_weight_K: see ``definition.threshold_weights``.
 
     Raises:
         ValueError: targets of more than one image, or of a class that the codec does not have.
@@ -138,9 +138,9 @@ def _rewards(
                 num_passed = 0
                 for k in range(len(threshold_K)):
                     num_passed += best_iou_C[c] > threshold_K[k]
-                repeated = earned_K[min(num_passed, most_G[target])]
-                earned = earned_K[num_passed] - repeated
-                reward_SPC[s, p, c] = weight_C[c] * (earned - duplicate_penalty * repeated)
+                duplicated = earned_K[min(num_passed, most_G[target])]
+                earned = earned_K[num_passed] - duplicated
+                reward_SPC[s, p, c] = weight_C[c] * (earned - duplicate_penalty * duplicated)
                 if c == drawn:
                     most_G[target] = max(num_passed, most_G[target])
     return reward_SPC

@@ -21,6 +21,9 @@ RECALL_DEFAULTS: Mapping[str, Any] = {
 }
 """Where the paper's recall run differs: one threshold, and confidence is not taught."""
 
+RENAMED: Mapping[str, str] = {"repeats_keep_overlap": "duplicates_keep_overlap"}
+"""Options by what they were once called."""
+
 
 class DetectionConfig(BaseModel):
     """Options of ``load_task("detection", ...)``; part of a run's identity."""
@@ -59,7 +62,7 @@ class DetectionConfig(BaseModel):
     confidence_weight: float = Field(default=0.3, ge=0)
     """Weight of the loss that teaches confidence tokens; 0 for the recall reward by default."""
 
-    repeats_keep_overlap: bool = True
+    duplicates_keep_overlap: bool = True
     """What the confidence of a box that finds an object again is taught: its overlap, as published,
     or else 0, as mAP counts it wrong wherever it ranks behind the first."""
 
@@ -84,4 +87,7 @@ def read_config(options: Mapping[str, Any]) -> DetectionConfig:
     Raises:
         ValueError: one line with key, value and what would be valid.
     """
+    for old, new in RENAMED.items():
+        if old in options:
+            raise ValueError(f"task_options.{old} is now called task_options.{new}: rename it")
     return read_options(DetectionConfig, options, task="detection")

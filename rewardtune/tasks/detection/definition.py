@@ -1,10 +1,10 @@
 """The detection rewards as the paper defines them, one sequence and one threshold at a time.
 
-This is the definition: short and slow. ``matching.py`` computes the same numbers for whole
+This is the definition: short and slow. ``kernel.py`` computes the same numbers for whole
 batches, and tests hold the two together.
 
 Unit: objects. 0 for a prediction without boxes; for one that finds every object exactly, the
-sum of the objects' class weights. Negative where repeats outweigh what was found.
+sum of the objects' class weights. Negative where duplicates outweigh what was found.
 
 Coordinates are integer levels, so areas and intersections are exact, and an overlap of float64
 is on the right side of any threshold with up to two decimals: for IoU = i/u and t = a/b the
@@ -185,14 +185,14 @@ def detection_reward(
         target: the annotation in the same view, without crowd regions.
         iou_threshold: overlap to exceed, in (0, 1].
         class_weight_C: see ``class_weights``; all ones for the recall reward.
-        duplicate_penalty: objects lost per repeat, >= 0.
+        duplicate_penalty: objects lost per duplicate, >= 0.
         max_level: coordinate levels per side, as in the codec.
     """
     match = match_boxes(predicted, target, iou_threshold=iou_threshold, max_level=max_level)
     found = np.unique(match.target_P[match.target_P >= 0])
-    repeated = match.target_P[match.is_duplicate_P]
+    duplicated = match.target_P[match.is_duplicate_P]
     weight_G = class_weight_C[target.label_N]
-    return float(weight_G[found].sum() - duplicate_penalty * weight_G[repeated].sum())
+    return float(weight_G[found].sum() - duplicate_penalty * weight_G[duplicated].sum())
 
 
 def recall_reward(
@@ -203,7 +203,7 @@ def recall_reward(
     duplicate_penalty: float = 0.3,
     max_level: int = 1000,
 ) -> float:
-    """Objects found less ``duplicate_penalty`` per repeat, averaged over the thresholds."""
+    """Objects found less ``duplicate_penalty`` per duplicate, averaged over the thresholds."""
     check_thresholds(iou_thresholds)
     ones_C = np.ones(int(target.label_N.max(initial=0)) + 1)
     rewards = [

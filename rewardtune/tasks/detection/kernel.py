@@ -1,6 +1,6 @@
 """The detection reward of whole batches at native speed: one compiled call, one thread.
 
-Computes what ``reward.py`` defines, for all thresholds at once. Two facts make it short. The
+Computes what ``definition.py`` defines, for all thresholds at once. Two facts make it short. The
 target a box overlaps most does not depend on the threshold, so one pass over the pairs of equal
 class serves all of them; and a target that n boxes chose earns once and costs n - 1 times,
 whichever of the n fits best. So each box only counts, at its target, how many thresholds it
@@ -83,22 +83,22 @@ class Targets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchMatch:
-    """What each sequence found and repeated at each threshold, and how each box fared."""
+    """What each sequence found, and found again, at each threshold, and how each box fared."""
 
     matched_SK: NDArray[np.float64]
     """Class weights of the targets found, summed."""
     duplicated_SK: NDArray[np.float64]
-    """Class weights of the repeats, summed; the penalty not yet applied."""
+    """Class weights of the duplicates, summed; the penalty not yet applied."""
     num_matched_SK: NDArray[np.int32]
     num_duplicates_SK: NDArray[np.int32]
     num_boxes_S: NDArray[np.int32]
     correct_SP: NDArray[np.int8]
     """0: no box; 1: it chose no target at ``correct_threshold``; 2: it chose one."""
     match_iou_SP: NDArray[np.float64]
-    """Overlap with the target chosen at ``correct_threshold``, else 0. A repeat keeps its own."""
+    """Overlap with the target chosen at ``correct_threshold``, else 0. Duplicates keep theirs."""
     num_passed_SP: NDArray[np.int32]
     """Thresholds at which the box chose a target; its own, as choosing says."""
-    num_repeated_SP: NDArray[np.int32]
+    num_duplicated_SP: NDArray[np.int32]
     """Of these, at which an earlier box had chosen the same target."""
 
     def reward_SK(self, *, duplicate_penalty: float) -> NDArray[np.float64]:
@@ -126,7 +126,7 @@ def match_batch(
         targets: annotations of the images that ``image_S`` points to.
         image_S: index of each sequence's image in ``targets``.
         codec: token layout; its ``max_boxes`` plays no part, T does.
-        class_weight_C: see ``reward.class_weights``; ones for the recall reward.
+        class_weight_C: see ``definition.class_weights``; ones for the recall reward.
         iou_thresholds: strictly rising, in (0, 1].
         correct_threshold: for ``correct_SP`` and ``match_iou_SP``, in (0, 1].
 
@@ -313,7 +313,7 @@ def _match(
     correct_SP = np.zeros((num_sequences, num_slots), dtype=np.int8)
     match_iou_SP = np.zeros((num_sequences, num_slots))
     num_passed_SP = np.zeros((num_sequences, num_slots), dtype=np.int32)
-    num_repeated_SP = np.zeros((num_sequences, num_slots), dtype=np.int32)
+    num_duplicated_SP = np.zeros((num_sequences, num_slots), dtype=np.int32)
 
     problem = 0
     for s in range(num_sequences):
@@ -372,7 +372,7 @@ def _match(
             if num_passed > 0:
                 passed_GK[target, num_passed] += 1
                 num_passed_SP[s, p] = num_passed
-                num_repeated_SP[s, p] = min(num_passed, most_G[target])
+                num_duplicated_SP[s, p] = min(num_passed, most_G[target])
                 most_G[target] = max(num_passed, most_G[target])
             if iou > correct_threshold:
                 correct_SP[s, p] = 2
@@ -401,5 +401,5 @@ def _match(
         correct_SP,
         match_iou_SP,
         num_passed_SP,
-        num_repeated_SP,
+        num_duplicated_SP,
     )

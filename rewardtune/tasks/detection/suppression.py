@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 
-def suppress_repeats(
+def suppress_duplicates(
     results: Sequence[Mapping[str, Any]], *, iou_threshold: float
 ) -> list[dict[str, Any]]:
     """Drop boxes that overlap a better one of the same image and category.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,11 @@ from rewardtune.tasks.detection.config import DetectionConfig, read_config
 from rewardtune.tasks.detection.definition import class_weights, threshold_weights
 from rewardtune.tasks.detection.kernel import BatchMatch, Targets, match_batch
 from rewardtune.tasks.detection.metric import coco_box_metrics
+from rewardtune.tasks.detection.probe import DetectionProbe
+from rewardtune.tasks.detection.results_files import score_detections
 from rewardtune.tasks.detection.target import target_boxes, with_wrong_boxes
+from rewardtune.tasks.results_files import Progress
+from rewardtune.tasks.token_task import TokenLayout, TokenTask
 
 WRONG, RIGHT = 1, 2
 """Confidence tokens; 0 means that there is no box."""
@@ -48,8 +53,11 @@ class DetectedBox:
     frame, and width and height in place of the last two."""
 
 
-class DetectionTask:
+class DetectionTask(TokenTask):
     """Codec, reward and metric of object detection; implements ``rewardtune.tasks.task.Task``."""
+
+    name = "detection"
+    score_rules = SCORE_RULES
 
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
         """Validate the options.
@@ -74,10 +82,37 @@ class DetectionTask:
         self._threshold_weight_K = threshold_weights(
             self._config.iou_thresholds, aggregate=self._config.aggregate
         )
+        super().__init__(
+            TokenLayout(
+                vocab_size=self._codec.vocab_size,
+                sequence_length=self._codec.sequence_length,
+                # No stop token: a 0 hides one box, and later slots still count.
+                probe_tokens=(WRONG, RIGHT),
+                meaning={
+                    "layout": ["y0", "x0", "y1", "x1", "class", "confidence"],
+                    "max_level": self._codec.max_level,
+                    "max_confidence": self._codec.max_confidence,
+                    "num_classes": self._codec.num_classes,
+                    "class_names": [category.name for category in self._categories],
+                },
+            )
+        )
 
-    @property
-    def name(self) -> str:
-        return "detection"
+    @classmethod
+    def probe(cls, options: Mapping[str, Any], dataset: Dataset) -> DetectionProbe:
+        """Made boxes, for ``rewardtune reward check``; options are those of the task."""
+        task = cls(options, categories=dataset.categories)
+        return DetectionProbe(task, dataset, codec=task.codec)
+
+    @staticmethod
+    def score_files(
+        results: Path,
+        annotations: Path | None,
+        options: Mapping[str, Any],
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        return score_detections(results, annotations, options)
 
     @property
     def config(self) -> DetectionConfig:
@@ -86,27 +121,6 @@ class DetectionTask:
     @property
     def codec(self) -> DetectionCodec:
         return self._codec
-
-    @property
-    def vocab_size(self) -> int:
-        return self._codec.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self._codec.sequence_length
-
-    @property
-    def stop_token(self) -> None:
-        """There is none: a 0 hides one box, and later slots still count."""
-        return None
-
-    @property
-    def probe_tokens(self) -> tuple[int, ...]:
-        return (WRONG, RIGHT)
-
-    @property
-    def score_rules(self) -> tuple[str, ...]:
-        return SCORE_RULES
 
     @cached_property
     def class_weight_C(self) -> NDArray[np.float64]:
@@ -117,19 +131,6 @@ class DetectionTask:
             [category.num_instances for category in self._categories],
             smoothing=self._config.class_weight_smoothing,
         )
-
-    def describe_vocabulary(self) -> dict[str, Any]:
-        """What each token means, as JSON: a checkpoint stores it to refuse another vocabulary."""
-        return {
-            "task": self.name,
-            "vocab_size": self.vocab_size,
-            "sequence_length": self.sequence_length,
-            "layout": ["y0", "x0", "y1", "x1", "class", "confidence"],
-            "max_level": self._codec.max_level,
-            "max_confidence": self._codec.max_confidence,
-            "num_classes": self._codec.num_classes,
-            "class_names": [category.name for category in self._categories],
-        }
 
     def target_tokens(
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
@@ -145,7 +146,7 @@ class DetectionTask:
     def score(
         self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
     ) -> Score:
-        """Rewards of a group's rollouts, in objects; see ``reward.detection_reward``.
+        """Rewards of a group's rollouts, in objects; see ``definition.detection_reward``.
 
         Components: "match" (earned) and "duplicate_penalty" (lost, <= 0) sum to the reward;
         "boxes" counts predicted boxes; "duplicate_ratio" is the share of them that find an object
@@ -172,14 +173,14 @@ class DetectionTask:
             iou_thresholds=self._config.iou_thresholds,
         )
         earned_S = (match.matched_SK * self._threshold_weight_K).sum(axis=1)
-        repeated_S = (match.duplicated_SK * self._threshold_weight_K).sum(axis=1)
-        lost_S = -self._config.duplicate_penalty * repeated_S
+        duplicated_S = (match.duplicated_SK * self._threshold_weight_K).sum(axis=1)
+        lost_S = -self._config.duplicate_penalty * duplicated_S
         aux = {
             "match_iou": match.match_iou_SP,
             "step_reward": self._box_rewards(tokens_ST, match),
         }
-        if not self._config.repeats_keep_overlap:
-            aux["is_repeat"] = (match.num_repeated_SP > 0).astype(np.float64)
+        if not self._config.duplicates_keep_overlap:
+            aux["is_duplicate"] = (match.num_duplicated_SP > 0).astype(np.float64)
         if self._config.class_rewards:
             aux["class_reward"] = class_rewards(
                 tokens_ST,
@@ -205,11 +206,11 @@ class DetectionTask:
         """What each box added to the reward of those before it [S, P]."""
         weight_before_K = np.concatenate([[0.0], self._threshold_weight_K.cumsum()])
         passed_SP = weight_before_K[match.num_passed_SP]
-        repeated_SP = weight_before_K[match.num_repeated_SP]
+        duplicated_SP = weight_before_K[match.num_duplicated_SP]
         value_SP = self.class_weight_C[self._codec.decode(tokens_ST).label_N]
-        earned_SP = passed_SP - repeated_SP
+        earned_SP = passed_SP - duplicated_SP
         penalty = self._config.duplicate_penalty
-        reward_SP: NDArray[np.float64] = value_SP * (earned_SP - penalty * repeated_SP)
+        reward_SP: NDArray[np.float64] = value_SP * (earned_SP - penalty * duplicated_SP)
         return reward_SP
 
     def decode(
@@ -232,14 +233,14 @@ class DetectionTask:
         """Teach each confidence token the overlap its box reached.
 
         Over tokens (0, 1, 2): (1, 0, 0) where the policy drew no box, else (0, 1 - u, u) with
-        the overlap u of the object it matched, 0 if none. A repeated box keeps its overlap,
-        where not to repeat is for the reward alone to teach, or has 0 (``repeats_keep_overlap``).
+        the overlap u of the object it matched, 0 if none. A duplicate keeps its overlap, where
+        the reward alone is to teach against it, or has 0 (``duplicates_keep_overlap``).
         """
         if self._config.confidence_weight == 0:
             return None
         iou_SP = score.aux["match_iou"]
-        if not self._config.repeats_keep_overlap:
-            iou_SP = iou_SP * (1.0 - score.aux["is_repeat"])
+        if not self._config.duplicates_keep_overlap:
+            iou_SP = iou_SP * (1.0 - score.aux["is_duplicate"])
         is_box_SP = group.tokens_ST[:, self._codec.confidence_positions_P] > 0
         probabilities_SP3 = np.stack(
             [~is_box_SP, is_box_SP * (1.0 - iou_SP), is_box_SP * iou_SP], axis=-1
@@ -351,8 +352,7 @@ class DetectionTask:
         Raises:
             ValueError: results for other images than those, or no indices.
         """
-        if not indices:
-            raise ValueError("evaluate needs at least one example, got no indices")
+        self._check_indices(indices)
         metrics = coco_box_metrics(coco_instances(dataset, indices), results)
         named = {RESULT_NAMES[name]: value for name, value in metrics.items() if value >= 0}
         return {**named, "boxes_per_image": len(results) / len(indices)}

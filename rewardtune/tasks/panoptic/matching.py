@@ -1,6 +1,6 @@
 """Panoptic matching of whole batches at native speed: one compiled call, one thread.
 
-Computes what ``quality.py`` defines. Two forms of maps:
+Computes what ``definition.py`` defines. Two forms of maps:
 
 - labels (uint8 or uint16): small numbers, each with a place in a table of categories. This is
   what rewards use; label 0 of a target is void, and category -1 is no segment.

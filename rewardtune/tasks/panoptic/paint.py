@@ -17,7 +17,7 @@ _OPACITY = 0.6
 _STUFF_OPACITY = 0.35
 
 
-def draw_segments(
+def paint_segments(
     image_HWC: NDArray[np.uint8],
     id_HW: NDArray[np.integer[Any]],
     category_of: Mapping[int, int],

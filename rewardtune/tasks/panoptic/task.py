@@ -33,13 +33,16 @@ from rewardtune.tasks.panoptic.files import (
     segments_info,
     write_predictions,
 )
-from rewardtune.tasks.panoptic.paint import draw_segments
+from rewardtune.tasks.panoptic.paint import paint_segments
+from rewardtune.tasks.panoptic.probe import PanopticProbe
+from rewardtune.tasks.panoptic.results_files import score_maps
 from rewardtune.tasks.panoptic.reward import FALSE_POSITIVE_WEIGHT, panoptic_reward_of_two_channels
+from rewardtune.tasks.results_files import Progress
 from rewardtune.tasks.uvim.config import SEMANTICS
 from rewardtune.tasks.uvim.options import StageOneOptions
 from rewardtune.tasks.uvim.task import StageOneTask
 
-SCORE_RULE = "segments"
+SCORE_RULES = ("segments",)
 """Segments do not overlap: there is nothing to rank."""
 
 RESULTS_NAME = "panoptic.json"
@@ -60,6 +63,9 @@ class PanopticOptions(StageOneOptions):
 class PanopticTask(StageOneTask[PanopticOptions]):
     """Codec, reward and metric of panoptic segmentation: ``rewardtune.tasks.task.Task``."""
 
+    name = "panoptic"
+    score_rules = SCORE_RULES
+
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
         """Validate the options and map stage I into memory.
 
@@ -71,18 +77,32 @@ class PanopticTask(StageOneTask[PanopticOptions]):
             ValueError: an option that is unknown or out of range, a stage I that cannot be read
                 or is for other labels or other classes.
         """
-        super().__init__("panoptic", PanopticOptions, options, score_rule=SCORE_RULE)
+        super().__init__(
+            PanopticOptions,
+            options,
+            meaning={
+                "class_names": [category.name for category in categories],
+                "is_thing": [category.is_thing for category in categories],
+            },
+        )
         self._categories = tuple(categories)
         self._is_thing_C = np.array([category.is_thing for category in categories], dtype=bool)
         self._check_classes()
 
-    def describe_vocabulary(self) -> dict[str, Any]:
-        """As that of every stage I, and what classes its maps are of."""
-        return {
-            **super().describe_vocabulary(),
-            "class_names": [category.name for category in self._categories],
-            "is_thing": self._is_thing_C.tolist(),
-        }
+    @classmethod
+    def probe(cls, options: Mapping[str, Any], dataset: Dataset) -> PanopticProbe:
+        """Made maps, for ``rewardtune reward check``; options are those of the probe."""
+        return PanopticProbe(options, dataset)
+
+    @staticmethod
+    def score_files(
+        results: Path,
+        annotations: Path | None,
+        options: Mapping[str, Any],
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        return score_maps(results, annotations, options, progress=progress)
 
     def target_tokens(
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
@@ -173,7 +193,7 @@ class PanopticTask(StageOneTask[PanopticOptions]):
         num_segments = sum(len(record["segments_info"]) for record in results)
         return {**metrics, "segments_per_image": num_segments / len(indices)}
 
-    def draw(
+    def paint(
         self, example: Example, records: Sequence[Mapping[str, Any]] | None
     ) -> NDArray[np.uint8]:
         """The picture with a record's segments laid over it, or with the annotation's."""
@@ -189,7 +209,7 @@ class PanopticTask(StageOneTask[PanopticOptions]):
                 segment["id"]: index_of[segment["category_id"]]
                 for segment in record["segments_info"]
             }
-        return draw_segments(image_HWC, id_HW, category_of, is_thing_C=self._is_thing_C)
+        return paint_segments(image_HWC, id_HW, category_of, is_thing_C=self._is_thing_C)
 
     def write_results(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """COCO's files: ``panoptic.json`` and the folder ``panoptic`` of PNGs beside it."""

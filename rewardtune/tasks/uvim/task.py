@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Example
-from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.records import View
 from rewardtune.tasks.options import read_options
+from rewardtune.tasks.token_task import TokenLayout, TokenTask
 from rewardtune.tasks.uvim.options import StageOneOptions, stage_one_artefact
 
 if TYPE_CHECKING:
@@ -23,17 +24,20 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", bound=StageOneOptions)
 
 
-class StageOneTask(Generic[Options]):
+class StageOneTask(TokenTask, Generic[Options]):
     """The part of ``rewardtune.tasks.task.Task`` that follows from the stage I of the options."""
 
     def __init__(
-        self, name: str, model: type[Options], options: Mapping[str, Any], *, score_rule: str
+        self,
+        model: type[Options],
+        options: Mapping[str, Any],
+        *,
+        meaning: Mapping[str, Any] | None = None,
     ) -> None:
         """Validate the options and map stage I into memory.
 
         Args:
-            name: of the task, and of what its stage I is for.
-            score_rule: the only one: nothing of a prediction is to be ranked.
+            meaning: of codes, beside the stage I that made them.
 
         Raises:
             ValueError: an option that is unknown or out of range, or a stage I that cannot be
@@ -41,20 +45,26 @@ class StageOneTask(Generic[Options]):
         """
         from rewardtune.tasks.uvim.codec import DecodeSettings, open_codec
 
-        self._name = name
-        self._score_rule = score_rule
-        self._options = read_options(model, options, task=name)
+        self._options = read_options(model, options, task=self.name)
         settings = DecodeSettings(
             dtype=self._options.decode_dtype,
             batch=self._options.decode_batch,
             threads=self._options.decode_threads,
         )
         self._codec: StageOneCodec = open_codec(self._options.stage_one, settings)
-        if self._codec.config.kind != name:
+        if self._codec.config.kind != self.name:
             raise ValueError(
                 f"stage I {self._options.stage_one} is for {self._codec.config.kind}: name one "
-                f"for {name} in task_options.stage_one"
+                f"for {self.name} in task_options.stage_one"
             )
+        super().__init__(
+            TokenLayout(
+                vocab_size=self._codec.vocab_size,
+                sequence_length=self._codec.sequence_length,
+                # No stop token: every position holds a code.
+                meaning={"stage_one": self._codec.digest, **(meaning or {})},
+            )
+        )
         self._last: tuple[tuple[Any, ...], NDArray[Any]] | None = None
 
     @staticmethod
@@ -62,45 +72,8 @@ class StageOneTask(Generic[Options]):
         return stage_one_artefact(options)
 
     @property
-    def name(self) -> str:
-        return self._name
-
-    @property
     def codec(self) -> StageOneCodec:
         return self._codec
-
-    @property
-    def vocab_size(self) -> int:
-        return self._codec.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self._codec.sequence_length
-
-    @property
-    def stop_token(self) -> None:
-        """There is none: every position holds a code."""
-        return None
-
-    @property
-    def probe_tokens(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def score_rules(self) -> tuple[str, ...]:
-        return (self._score_rule,)
-
-    def describe_vocabulary(self) -> dict[str, Any]:
-        """What each token means, as JSON: a code of the one stage I that made it."""
-        return {
-            "task": self.name,
-            "vocab_size": self.vocab_size,
-            "sequence_length": self.sequence_length,
-            "stage_one": self._codec.digest,
-        }
-
-    def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
-        return None
 
     def _decoded(
         self,
@@ -126,7 +99,6 @@ class StageOneTask(Generic[Options]):
         return input_size
 
     def _check_rule(self, score_rule: str) -> None:
-        if score_rule != self._score_rule:
-            raise ValueError(
-                f"score_rule '{score_rule}' is unknown: there is '{self._score_rule}' alone"
-            )
+        (known,) = self.score_rules
+        if score_rule != known:
+            raise ValueError(f"score_rule '{score_rule}' is unknown: there is '{known}' alone")

@@ -24,12 +24,12 @@ from rewardtune.datasets.coco.convert import convert_coco
 from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.records import Group, Score, TokenTargets, View
-from rewardtune.reward_lab.check import RewardFailed, check_reward
-from rewardtune.reward_lab.probe import Probe
+from rewardtune.reward_lab.check import UncheckableReward, check_reward
 from rewardtune.reward_lab.probes import probe_for
 from rewardtune.reward_lab.ranks import spearman
 from rewardtune.reward_lab.table import report_json
-from rewardtune.reward_lab.tokens import TokenProbe
+from rewardtune.tasks.probe import Probe
+from rewardtune.tasks.token_probe import TokenProbe
 from tests.rewardtune.tiny_run import write_tiny_digits
 
 ROOT = Path(__file__).parents[3]
@@ -191,7 +191,7 @@ def test_a_custom_reward_of_captions_is_given_texts(dataset: Dataset) -> None:
 def test_a_reward_that_does_not_answer_is_told_with_its_example(
     dataset: Dataset, use: str, message: str
 ) -> None:
-    with pytest.raises(RewardFailed, match=message):
+    with pytest.raises(UncheckableReward, match=message):
         broken(dataset, use)
 
 
@@ -350,7 +350,8 @@ def test_examples_without_the_annotation_are_named(folder: Path) -> None:
 def test_checking_needs_no_torch() -> None:
     program = (
         "import sys, rewardtune.reward_lab.check, rewardtune.reward_lab.table\n"
-        "from rewardtune.reward_lab import captioning, colorization, detection, panoptic, probes\n"
+        "from rewardtune.reward_lab import probes\n"
+        "from rewardtune.tasks import captioning, colorization, detection, panoptic\n"
         "import reward_workers.scoring.reward\n"
         "print({'torch', 'ray', 'transformers', 'sklearn'} & set(sys.modules))"
     )

@@ -8,7 +8,7 @@ from rewardtune.datasets.example import Category, Example
 from rewardtune.evaluation.paint import (
     NamedBox,
     annotated_boxes,
-    draw_boxes,
+    paint_boxes,
     picture_grid,
     predicted_boxes,
     side_by_side,
@@ -45,7 +45,7 @@ def test_annotation_and_results_become_boxes_with_words() -> None:
 
 def test_a_tiny_picture_is_enlarged_with_its_boxes() -> None:
     box = NamedBox((10, 8, 20, 16), 0, "")
-    picture = draw_boxes(GREY_HWC, [box], min_side=300)
+    picture = paint_boxes(GREY_HWC, [box], min_side=300)
     assert picture.size == (300, 200)
     pixels_HWC = np.asarray(picture)
     assert pixels_HWC[159, 150].tolist() != [90, 90, 90], "lower edge, just inside"
@@ -54,18 +54,18 @@ def test_a_tiny_picture_is_enlarged_with_its_boxes() -> None:
 
 
 def test_a_large_picture_keeps_its_size() -> None:
-    assert draw_boxes(np.zeros((500, 400, 3), dtype=np.uint8), []).size == (400, 500)
+    assert paint_boxes(np.zeros((500, 400, 3), dtype=np.uint8), []).size == (400, 500)
 
 
 @pytest.mark.parametrize("xyxy", [(-5, -5, 4, 4), (25, 15, 60, 40), (29, 19, 30, 20), (5, 5, 5, 5)])
 def test_boxes_at_and_over_the_edge_are_drawn(xyxy: tuple[float, float, float, float]) -> None:
-    drawn = np.asarray(draw_boxes(GREY_HWC, [NamedBox(xyxy, 1, "a long name 0.99")]))
+    drawn = np.asarray(paint_boxes(GREY_HWC, [NamedBox(xyxy, 1, "a long name 0.99")]))
     assert (drawn != 90).any()
 
 
 def test_classes_differ_in_colour() -> None:
     box = (2.0, 2.0, 20.0, 15.0)
-    pictures = [draw_boxes(GREY_HWC, [NamedBox(box, label, "")]).tobytes() for label in range(80)]
+    pictures = [paint_boxes(GREY_HWC, [NamedBox(box, label, "")]).tobytes() for label in range(80)]
     assert len(set(pictures)) == 80
 
 

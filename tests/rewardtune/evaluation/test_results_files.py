@@ -403,6 +403,39 @@ def test_files_that_are_missing_or_no_files_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_task_that_cannot_score_files_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plain_task.py").write_text("class TASK:\n    name = 'plain_task'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    results = write(tmp_path / "results.json", [])
+    assert "give its class the method score_files" in refused("plain_task", results)
+    assert "task 'nonesuch' is neither a folder" in refused("nonesuch", results)
+
+
+def test_a_module_of_the_users_scores_its_own_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "counting_task.py").write_text(
+        "import json\n"
+        "class TASK:\n"
+        "    @staticmethod\n"
+        "    def score_files(results, annotations, options, *, progress=None):\n"
+        "        return {'records': len(json.loads(results.read_text())), **options}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    results = write(tmp_path / "results.json", [1, 2])
+    result = run("counting_task", results, "--per-image", "--option", "sigma=0.5")
+    assert json.loads(result.stdout) == {"records": 2, "per_image": True, "sigma": 0.5}
+    assert score("counting_task", results, sigma=1) == {"records": 2, "sigma": 1}
+
+
+def test_a_value_that_an_option_cannot_have_is_one_line(tmp_path: Path) -> None:
+    results = write(tmp_path / "results.json", [])
+    with pytest.raises(ValueError, match=r"detection option 'iou_type' = 'boxes'"):
+        score("detection", results, annotations=results, iou_type="boxes")
+
+
 @pytest.mark.parametrize(
     ("task", "option", "values"),
     [

@@ -1,6 +1,6 @@
 """CIDEr and CIDEr-D as they are defined, one caption at a time.
 
-This is the definition: short and slow. ``cider_kernel.py`` computes CIDEr-D for whole batches,
+This is the definition: short and slow. ``kernel.py`` computes CIDEr-D for whole batches,
 and tests hold the two together.
 
 Unit: 0 to 10 as long as no n-gram is counted for more images than there are. A candidate that

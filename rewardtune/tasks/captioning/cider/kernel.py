@@ -1,7 +1,7 @@
 """CIDEr-D of whole batches at native speed: one compiled call, one thread.
 
-Computes what ``cider.py`` defines. All compiled functions of captioning stand in this file: numba
-would not notice a change of one that is called from another.
+Computes what ``definition.py`` defines. All compiled functions of captioning stand in this file:
+numba would not notice a change of one that is called from another.
 
 References are cooked once into a record, a stretch of cells that several arrays view (integers of
 64, 32 and 16 bits, float64): lengths, norms, a table of the references' n-grams (laid out as

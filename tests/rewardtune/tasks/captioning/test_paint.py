@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rewardtune.tasks.captioning.paint import draw_captions
+from rewardtune.tasks.captioning.paint import paint_captions
 from rewardtune.tasks.captioning.task import CaptioningTask
 from rewardtune.tasks.task import PicturedTask, load_task
 from tests.rewardtune.tasks.captioning.small_captions import write_pieces
@@ -15,14 +15,14 @@ from tests.rewardtune.tasks.captioning.small_captions import write_pieces
 
 def test_captions_stand_below_an_untouched_picture() -> None:
     image = np.random.default_rng(0).integers(256, size=(300, 400, 3), dtype=np.uint8)
-    page = draw_captions(image, ["a man riding a wave", "a very long caption " * 10])
+    page = paint_captions(image, ["a man riding a wave", "a very long caption " * 10])
     np.testing.assert_array_equal(page[:300], image)
     assert page.shape[1] == 400 and (page[300:] < 128).any()
-    assert draw_captions(image, ["short"]).shape[0] < page.shape[0]
+    assert paint_captions(image, ["short"]).shape[0] < page.shape[0]
 
 
 def test_a_small_picture_is_enlarged_so_that_words_fit() -> None:
-    page = draw_captions(np.zeros((64, 32, 3), dtype=np.uint8), [""])
+    page = paint_captions(np.zeros((64, 32, 3), dtype=np.uint8), [""])
     assert page.shape[:2] == (384 + 12 + 18, 192)
 
 

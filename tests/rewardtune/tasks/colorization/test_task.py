@@ -163,8 +163,8 @@ def test_pictures_have_the_image_s_size(tmp_path: Path) -> None:
     for view in VIEWS:
         (picture,) = built.decode(drawn(1), example(), view, input_size=SIZE)
         assert picture.shape == (24, 32, 3) and picture.dtype == np.uint8
-    np.testing.assert_array_equal(built.draw(example(), None), decode_image(example().image))
-    assert built.draw(example(), [record]).shape == (24, 32, 3)
+    np.testing.assert_array_equal(built.paint(example(), None), decode_image(example().image))
+    assert built.paint(example(), [record]).shape == (24, 32, 3)
 
 
 def test_a_picture_of_a_window_lies_where_the_window_was() -> None:

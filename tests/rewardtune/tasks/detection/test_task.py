@@ -155,7 +155,7 @@ def test_the_confidence_of_a_repeat_is_its_overlap_or_nothing() -> None:
     assert target_T[11] > 0
     taught = []
     for keeps in (True, False):
-        task = task_of(repeats_keep_overlap=keeps)
+        task = task_of(duplicates_keep_overlap=keeps)
         scored = score(task, tokens_T[None], example)
         targets = task.token_targets(group_of(tokens_T[None]), scored)
         assert targets is not None
@@ -455,6 +455,10 @@ def test_evaluation_gives_coco_figures_of_the_chosen_examples() -> None:
         ({"reward": "recall", "class_weight_smoothing": 0.1}, r"needs reward 'map'"),
         ({"duplicate_penalty": float("nan")}, r"duplicate_penalty"),
         ({"confidence_weight": float("inf")}, r"confidence_weight"),
+        (
+            {"repeats_keep_overlap": False},
+            r"task_options.repeats_keep_overlap is now called task_options.duplicates_keep_overlap",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(options: dict[str, Any], message: str) -> None:

@@ -250,8 +250,8 @@ def test_predictions_have_the_image_s_size_and_pictures_can_be_drawn(tmp_path: P
     (map_HW2,) = built.decode(drawn(1), shown, View(flip=True), input_size=SIZE)
     assert map_HW2.shape == (24, 32, 2)
     records = predict(built, drawn(1)[0])
-    assert built.draw(shown, records).shape == built.draw(shown, None).shape == (24, 32, 3)
-    assert not np.array_equal(built.draw(shown, None), built.draw(shown, records))
+    assert built.paint(shown, records).shape == built.paint(shown, None).shape == (24, 32, 3)
+    assert not np.array_equal(built.paint(shown, None), built.paint(shown, records))
 
 
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:

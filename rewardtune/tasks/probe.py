@@ -1,4 +1,4 @@
-"""What a task must tell for its reward to be checked: made predictions, and what must hold.
+"""What a task tells for its reward to be checked: made predictions, and what must hold.
 
 A prediction is whatever the task's reward takes: tokens, a map, a caption, a picture.
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardtune.datasets.example import Example
+from rewardtune.datasets.example import Dataset, Example
 from rewardtune.records import Score
 
 P = TypeVar("P")
@@ -88,4 +88,25 @@ class Probe(Protocol[P]):
 
     def measure(self, predictions: Sequence[P], indices: Sequence[int]) -> Measured:
         """The official metrics of one prediction for each of the examples at ``indices``."""
+        ...
+
+
+@runtime_checkable
+class ProbedTask(Protocol):
+    """What a task's class has beside ``Task`` if it knows how to make predictions of its kind.
+
+    ``rewardtune reward check`` makes do with token sequences where there is no such method
+    (``rewardtune.tasks.token_probe``).
+    """
+
+    @classmethod
+    def probe(cls, options: Mapping[str, Any], dataset: Dataset) -> Probe[Any]:
+        """The probe of the task's own reward on a data set.
+
+        Args:
+            options: as they were given, of the reward; paths are not resolved.
+
+        Raises:
+            ValueError: an option that it does not know, or a file that cannot be used.
+        """
         ...

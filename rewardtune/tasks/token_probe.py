@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Dataset, Example
 from rewardtune.records import Score, View
-from rewardtune.reward_lab.probe import Claim, Kind, Measured
+from rewardtune.tasks.probe import Claim, Kind, Measured
 from rewardtune.tasks.task import Task
 
 INPUT_SIZE = 512
@@ -29,7 +29,7 @@ Tokens = NDArray[np.int32]
 
 
 class TokenProbe:
-    """Made token sequences of a task; implements ``probe.Probe``."""
+    """Made token sequences of a task; implements ``rewardtune.tasks.probe.Probe``."""
 
     kinds: Sequence[Kind] = ("perfect", "shuffled", "jittered", "random", "empty")
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from rewardtune.datasets.example import Dataset, Example
 from rewardtune.records import Score
-from rewardtune.reward_lab.probe import Claim, Kind, Measured
 from rewardtune.tasks.captioning.cider.document_frequencies import (
     END_OF_SENTENCE,
     DocumentFrequencies,
@@ -22,6 +21,7 @@ from rewardtune.tasks.captioning.cider.document_frequencies import (
 from rewardtune.tasks.captioning.metric import caption_metrics
 from rewardtune.tasks.captioning.ptb.tokenizer import ptb_words
 from rewardtune.tasks.captioning.reward import CaptionReward
+from rewardtune.tasks.probe import Claim, Kind, Measured
 
 MAX_REPLACED = 0.6
 """Largest share of words that a jittered caption has dropped or replaced."""
@@ -30,7 +30,7 @@ MAX_CORPUS = 5000
 
 
 class CaptioningProbe:
-    """Made captions; implements ``probe.Probe``."""
+    """Made captions; implements ``rewardtune.tasks.probe.Probe``."""
 
     task = "captioning"
     kinds: Sequence[Kind] = (

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from rewardtune.datasets.example import Dataset, Example
-from rewardtune.reward_lab.probe import Claim, Kind
-from rewardtune.reward_lab.tokens import INPUT_SIZE, VIEW, TokenProbe, Tokens
 from rewardtune.tasks.detection.codec import TOKENS_PER_BOX, Boxes, DetectionCodec
 from rewardtune.tasks.detection.target import target_boxes
-from rewardtune.tasks.detection.task import DetectionTask
+from rewardtune.tasks.probe import Claim, Kind
+from rewardtune.tasks.task import Task
+from rewardtune.tasks.token_probe import INPUT_SIZE, VIEW, TokenProbe, Tokens
 
 MAX_SHIFT = 0.4
 """Of a box's side: from hardly moved to an overlap of a third."""
@@ -23,15 +23,15 @@ MISSED, MISTAKEN = 0.15, 0.1
 
 
 class DetectionProbe(TokenProbe):
-    """Made boxes as token sequences; implements ``probe.Probe``."""
+    """Made boxes as token sequences; implements ``rewardtune.tasks.probe.Probe``."""
 
     kinds: Sequence[Kind] = (
         "perfect", "shuffled", "duplicated", "jittered", "random", "empty",
     )  # fmt: skip
 
-    def __init__(self, task: DetectionTask, dataset: Dataset) -> None:
+    def __init__(self, task: Task, dataset: Dataset, *, codec: DetectionCodec) -> None:
         super().__init__(task, dataset)
-        self._codec: DetectionCodec = task.codec
+        self._codec = codec
 
     def draw(self, kind: Kind, example: Example, rng: np.random.Generator) -> Tokens:
         if kind == "empty":
@@ -46,7 +46,7 @@ class DetectionProbe(TokenProbe):
         if kind == "shuffled":
             return _in_another_order(perfect_T, rng)
         if kind == "duplicated":
-            return _repeated(perfect_T, num_repeats=self._codec.max_boxes)
+            return _duplicated(perfect_T, num_copies=self._codec.max_boxes)
         return perfect_T
 
     def claims(self, example: Example, rng: np.random.Generator) -> Sequence[Claim[Tokens]]:
@@ -54,8 +54,8 @@ class DetectionProbe(TokenProbe):
         perfect_T = self.draw("perfect", example, rng)
         return (
             Claim("box order", jittered_T, _in_another_order(jittered_T, rng)),
-            Claim("duplicated box", jittered_T, _repeated(jittered_T, num_repeats=1), "not above"),
-            Claim("duplicated box", perfect_T, _repeated(perfect_T, num_repeats=1), "not above"),
+            Claim("duplicated box", jittered_T, _duplicated(jittered_T, num_copies=1), "not above"),
+            Claim("duplicated box", perfect_T, _duplicated(perfect_T, num_copies=1), "not above"),
         )
 
 
@@ -65,12 +65,12 @@ def _in_another_order(tokens_T: Tokens, rng: np.random.Generator) -> Tokens:
     return shuffled_P6.reshape(-1)
 
 
-def _repeated(tokens_T: Tokens, *, num_repeats: int) -> Tokens:
+def _duplicated(tokens_T: Tokens, *, num_copies: int) -> Tokens:
     """The first boxes once more, as many as are asked for and have a free slot."""
     boxes_P6 = tokens_T.reshape(-1, TOKENS_PER_BOX).copy()
     is_free_P = boxes_P6[:, -1] == 0
     free, taken = np.flatnonzero(is_free_P), np.flatnonzero(~is_free_P)
-    num = min(len(free), len(taken), num_repeats)
+    num = min(len(free), len(taken), num_copies)
     boxes_P6[free[:num]] = boxes_P6[taken[:num]]
     return boxes_P6.reshape(-1)
 

@@ -7,12 +7,21 @@ for boxes, masks and captions; a dictionary of annotations, with a folder of PNG
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from rewardtune.tasks.detection.coco_records import IouType
+from rewardtune.datasets.coco.record_fields import (
+    BOX,
+    ID,
+    LIST,
+    MASK,
+    NAME,
+    NUMBER,
+    TEXT,
+    FieldTest,
+    check_records,
+)
 
 Kind: TypeAlias = Literal["instances", "panoptic", "captions"]
 
@@ -46,18 +55,20 @@ def read_annotations(path: Path, kind: Kind) -> dict[str, Any]:
                 f"{', '.join(_LISTS[kind])}"
             )
         if key != "annotations":
-            _check_records(content[key], {"id": _ID}, path, where=f"'{key}' entry")
+            check_records(content[key], {"id": ID}, path, where=f"'{key}' entry")
     if kind == "panoptic":
         _check_panoptic(content["annotations"], path)
     else:
-        of_objects = {"id": _ID, "image_id": _ID, "category_id": _ID}
-        of_captions = {"image_id": _ID, "caption": _TEXT}
+        of_objects = {"id": ID, "image_id": ID, "category_id": ID}
+        of_captions = {"image_id": ID, "caption": TEXT}
         fields = of_captions if kind == "captions" else of_objects
-        _check_records(content["annotations"], fields, path, where="annotation")
+        check_records(content["annotations"], fields, path, where="annotation")
     return dict(content)
 
 
-def read_detection_results(path: Path) -> tuple[list[dict[str, Any]], IouType]:
+def read_detection_results(
+    path: Path,
+) -> tuple[list[dict[str, Any]], Literal["bbox", "segm"]]:
     """Records of detections, and what they are: boxes if the first one has a box, else masks.
 
     Raises:
@@ -67,9 +78,9 @@ def read_detection_results(path: Path) -> tuple[list[dict[str, Any]], IouType]:
     content = read_json(path)
     _require_kind(content, "detection results", path, role="results")
     is_boxes = not content or bool(content[0].get("bbox"))
-    fields = {"image_id": _ID, "category_id": _ID, "score": _NUMBER}
-    outline = {"bbox": _BOX} if is_boxes else {"segmentation": _MASK}
-    _check_records(content, {**fields, **outline}, path, where="record")
+    fields = {"image_id": ID, "category_id": ID, "score": NUMBER}
+    outline = {"bbox": BOX} if is_boxes else {"segmentation": MASK}
+    check_records(content, {**fields, **outline}, path, where="record")
     return list(content), "bbox" if is_boxes else "segm"
 
 
@@ -82,7 +93,7 @@ def read_caption_results(path: Path) -> list[dict[str, Any]]:
     """
     content = read_json(path)
     _require_kind(content, "captions results", path, role="results")
-    _check_records(content, {"image_id": _ID, "caption": _TEXT}, path, where="record")
+    check_records(content, {"image_id": ID, "caption": TEXT}, path, where="record")
     return list(content)
 
 
@@ -99,6 +110,20 @@ def read_panoptic_results(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has no list 'annotations': panoptic results need one")
     _check_panoptic(content["annotations"], path)
     return dict(content)
+
+
+def read_records(path: Path, fields: Mapping[str, FieldTest]) -> list[dict[str, Any]]:
+    """Results of a kind that COCO has no name for: a list of records with these fields.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no list of such records; names the first that is not.
+    """
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise ValueError(f"{path} is no list: the results must be a list of records")
+    check_records(content, fields, path, where="record")
+    return list(content)
 
 
 def panoptic_folder(path: Path, folder: Path | None, *, option: str) -> Path:
@@ -168,64 +193,13 @@ def _kind_of(content: Any) -> str | None:
     return "instances" if "category_id" in first else None
 
 
-# --- what a record must hold -----------------------------------------------------------------
-
-_Test: TypeAlias = tuple[Callable[[Any], bool], str]
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_mask(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("counts"), str)
-
-
-_ID: _Test = (_is_id, "an integer")
-# Cityscapes names its images by text.
-_NAME: _Test = (lambda value: isinstance(value, str) or _is_id(value), "an integer or a text")
-_NUMBER: _Test = (_is_number, "a number")
-_TEXT: _Test = (lambda value: isinstance(value, str), "a text")
-_BOX: _Test = (
-    lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)),
-    "four numbers: left, top, width, height",
-)
-_MASK: _Test = (_is_mask, "compressed run lengths: size and counts, a text")
-_LIST: _Test = (lambda value: isinstance(value, list), "a list")
-
-
 def _check_panoptic(annotations: Sequence[Any], path: Path) -> None:
-    fields = {"image_id": _NAME, "file_name": _TEXT, "segments_info": _LIST}
-    _check_records(annotations, fields, path, where="annotation")
+    fields = {"image_id": NAME, "file_name": TEXT, "segments_info": LIST}
+    check_records(annotations, fields, path, where="annotation")
     for annotation in annotations:
-        _check_records(
+        check_records(
             annotation["segments_info"],
-            {"id": _ID, "category_id": _ID},
+            {"id": ID, "category_id": ID},
             path,
             where=f"image {annotation['image_id']}, segment",
         )
-
-
-def _check_records(
-    records: Sequence[Any], fields: Mapping[str, _Test], path: Path, *, where: str
-) -> None:
-    for number, record in enumerate(records, start=1):
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}: {where} {number} is no object but {_shown(record)}")
-        for field, (is_right, wanted) in fields.items():
-            if field not in record:
-                raise ValueError(f"{path}: {where} {number} has no '{field}': it must be {wanted}")
-            if not is_right(record[field]):
-                raise ValueError(
-                    f"{path}: {where} {number} has {field} = {_shown(record[field])}: it must "
-                    f"be {wanted}"
-                )
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Dataset, Example
 from rewardtune.records import Score
-from rewardtune.reward_lab.probe import Claim, Kind, Measured
 from rewardtune.tasks.panoptic.codec import segment_ids
 from rewardtune.tasks.panoptic.definition import VOID, Counts, mean_quality
 from rewardtune.tasks.panoptic.matching import NO_CATEGORY, match_labels
 from rewardtune.tasks.panoptic.reward import FALSE_POSITIVE_WEIGHT, PanopticTarget, panoptic_reward
+from rewardtune.tasks.probe import Claim, Kind, Measured
 
 MAX_SHIFT = 0.06
 """Of the map's sides, by which jittering moves it."""
@@ -41,7 +41,7 @@ class LabelMap:
 
 
 class PanopticProbe:
-    """Made maps; implements ``probe.Probe``."""
+    """Made maps; implements ``rewardtune.tasks.probe.Probe``."""
 
     task = "panoptic"
     kinds: Sequence[Kind] = (

@@ -19,9 +19,9 @@ from PIL import Image
 from rewardtune.datasets.example import Dataset, Example
 from rewardtune.datasets.images import decode_image
 from rewardtune.records import Score
-from rewardtune.reward_lab.probe import Claim, Kind, Measured
 from rewardtune.tasks.colorization.kernel import colour_rewards
 from rewardtune.tasks.colorization.metric import hasler_colourfulness, psnr
+from rewardtune.tasks.probe import Claim, Kind, Measured
 
 MAX_SIDE = 512
 """Of the pictures, in pixels: the size that a model of the paper draws."""
@@ -32,7 +32,7 @@ Picture = NDArray[np.uint8]
 
 
 class ColorizationProbe:
-    """Made pictures; implements ``probe.Probe``."""
+    """Made pictures; implements ``rewardtune.tasks.probe.Probe``."""
 
     task = "colorization"
     kinds: Sequence[Kind] = (
