@@ -7,6 +7,9 @@ and its ``coco`` and ``shards``, captioning's ``cider`` and ``ptb``. One name we
 reads pictures by ``rewardtune.datasets.images``, which is no longer a module of ``tasks``. So no
 reward lost a file that decides it, and ``rewardtune/__init__.py`` became none.
 
+Since then the lists have gained ``token_task``, which tasks share, and each task's ``probe`` and
+``results_files`` with what these import: files of a task's folder count, whatever they are for.
+
 A file that is missing from a list can change without a run's workers noticing. One too many ends
 runs for nothing: their digest is another. Where a list is to change, look at what changes, then
 ``python -m tests.reward_workers.scoring.test_digest_lists`` writes it anew.
