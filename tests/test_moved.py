@@ -8,7 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "moved.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| `([\w./*-]+)` \| `([\w./-]+)` \|$", PAGE, re.MULTILINE)
+ROWS: list[tuple[str, str]] = re.findall(
+    r"^\| `([\w./*-]+)` \| `([\w./-]+)` \|$", PAGE, re.MULTILINE
+)
 # Of commit 36a8acc: all programs and modules but tests, records, configs and shipped policies.
 BEFORE = (ROOT / "tests/fixtures/files_before_the_move.txt").read_text().split()
 
