@@ -22,7 +22,7 @@ LOG_OF = {
 
 @pytest.mark.parametrize("task", DEMOS)
 def test_every_demo_draws_the_holdout_metrics_that_its_runs_log(task: str) -> None:
-    log = LOGS / f"{LOG_OF[task]}.jsonl"
+    log = LOGS / task / f"{LOG_OF[task]}.jsonl"
     metrics = [*DEMOS[task].figures.values()][:NUM_CURVES]
     _, holdout, _ = curves(read_run_log(log), title="a run", metrics=metrics).axes
     drawn = {
