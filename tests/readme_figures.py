@@ -279,7 +279,7 @@ BOUNDED = (
     ),
     Bounded(
         "within # standard errors",
-        (("tests/learner/test_estimator.py", r"/ error\[moves\]\)\.abs\(\)\.max\(\) < (\S+)$"),),
+        (("tests/learner/estimators/test_estimator.py", r"/ error\[moves\]\)\.abs\(\)\.max\(\) < (\S+)$"),),
     ),
 )
 
