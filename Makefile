@@ -12,13 +12,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As a variable, so that it also holds in pip's isolated build environments.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
+# What computes and decides: no process, no server, no whole run.
+QUICK := tests/test_house.py tests/learner tests/sampler tests/reward_workers/scoring \
+  $(addprefix tests/rewardtune/,config datasets layers policies tasks sweep cluster/driver)
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-panoptic demo-colorization demo-captioning test check house protos bench crash-equivalence check-dashboards clean
+.PHONY: help install demo demo-panoptic demo-colorization demo-captioning test quick check house protos bench crash-equivalence check-dashboards clean
 
 help:
 	@echo "make demo    tune a pretrained detector to the mAP reward (SCENES_SEED=n: on fresh scenes)"
 	@echo "make demo-panoptic, demo-colorization, demo-captioning   the same of the other tasks"
-	@echo "make test    run every test"
+	@echo "make test    run every test: most two at a time, then alone what could be disturbed"
+	@echo "make quick   the tests of what decides, without processes and whole runs: within a minute"
 	@echo "make check   lint, format, types, import contracts, generated code"
 	@echo "make house   rooms, sizes, circles of imports"
 	@echo "make bench   measure speed; writes evidence/bench/results.jsonl"
@@ -47,8 +53,15 @@ demo: install
 demo-panoptic demo-colorization demo-captioning: demo-%: install
 	@$(BIN)/rewardtune demo $* $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
 
+# Two at a time first, then alone what could be disturbed. Both always run; either can fail it.
 test: install
-	@$(BIN)/pytest
+	@failed=; \
+	$(BIN)/pytest $(TWO_AT_A_TIME) -m "not alone" || failed="two at a time"; \
+	$(BIN)/pytest -m alone || failed="$${failed:+$$failed and }alone"; \
+	test -z "$$failed" || { echo "tests failed: those that run $$failed" >&2; exit 1; }
+
+quick: install
+	@$(BIN)/pytest $(TWO_AT_A_TIME) -m "not alone and not slow" $(QUICK)
 
 check: install
 	@$(BIN)/ruff check --quiet

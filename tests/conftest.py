@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 # Set before torch or ray is imported anywhere. Idle threads that spin slow two processes on two
-# cores down several times; Ray's settings keep it quiet, offline and free of files in HOME.
+# cores down several times, and tensors this small take one thread less time than two; Ray's
+# settings keep it quiet, offline and free of files in HOME.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.ray_session import ray_session
@@ -29,3 +34,23 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave Ray to the tests that run alone, and begin with the files that take longest."""
+    for item in items:
+        if "ray_session" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.alone)
+    if hasattr(config, "workerinput"):
+        # One of two processes at a time: a long file that begins last would be waited for.
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads_of_a_run_end_with_its_file() -> Iterator[None]:
+    """A run sets the number for its process; bits of the next file would hang on it."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

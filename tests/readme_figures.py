@@ -279,7 +279,12 @@ BOUNDED = (
     ),
     Bounded(
         "within # standard errors",
-        (("tests/learner/estimators/test_estimator.py", r"/ error\[moves\]\)\.abs\(\)\.max\(\) < (\S+)$"),),
+        (
+            (
+                "tests/learner/estimators/test_estimator.py",
+                r"/ error\[moves\]\)\.abs\(\)\.max\(\) < (\S+)$",
+            ),
+        ),
     ),
 )
 

@@ -16,6 +16,8 @@ from PIL import Image
 
 from tests.rewardtune.tiny_run import weight_digest
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "custom_tasks.md").read_text(encoding="utf-8")
 PACKAGE = "examples/tasks/keypoints"

@@ -7,7 +7,7 @@ import pytest
 from bench.weights import PEER, store_figures
 
 
-def test_every_store_is_measured_beside_a_copy() -> None:
+def test_every_store_is_measured_beside_a_copy(ray_session: None) -> None:
     figures = {f.name: f for f in store_figures("toy", num_bytes=5_000_000, num_rounds=1)}
     stores = [f"weights.{kind}" for kind in ("file", "ray")]
     steps = ("first_publish", "publish", "load")

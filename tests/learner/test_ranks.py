@@ -24,6 +24,8 @@ from learner import ranks
 from learner.ranks import LocalShards, MeetingPoint, RankLost, TorchRanks
 from tests.learner import rank_run
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -16,6 +16,8 @@ from reward_workers.scorer_wire import Reply, Scored, Start, Started
 from tests.reward_workers.scoring_run import by_token_spec, group_of
 from tests.reward_workers.user_folder.by_token import PRINT
 
+pytestmark = pytest.mark.alone
+
 
 def start_child(data: Path) -> ScorerChild:
     start = Start(by_token_spec(data).to_bytes(), str(data), deadline_seconds=5.0)

@@ -42,6 +42,8 @@ from tests.reward_workers.worker_process import (
 from tests.rewardtune.tiny_run import write_tiny_digits
 from tests.rewardtune.transport.redis_server import RedisServer, redis_binaries, running
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:

@@ -64,6 +64,7 @@ def let_go(folder: Path, number: int) -> None:
     (folder / f"go-{number}").touch()
 
 
+@pytest.mark.alone
 def test_every_way_to_fail_is_told_from_the_others_and_nothing_else_suffers(
     queue: JobQueue, data: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_every_way_to_fail_is_told_from_the_others_and_nothing_else_suffers(
     assert 1.0 < counts[(CORE_SECONDS,)] < 60
 
 
+@pytest.mark.alone
 def test_what_a_hanging_reward_has_started_is_killed_with_it(
     queue: JobQueue, data: Path, tmp_path: Path
 ) -> None:
@@ -117,6 +119,7 @@ def test_what_a_hanging_reward_has_started_is_killed_with_it(
     eventually(lambda: not exists(spawned), "the grandchild's end", seconds=5)
 
 
+@pytest.mark.alone
 def test_leases_are_renewed_while_scorers_work_and_while_jobs_wait(
     data: Path, tmp_path: Path
 ) -> None:
@@ -135,6 +138,7 @@ def test_leases_are_renewed_while_scorers_work_and_while_jobs_wait(
     assert running.metrics.counts[GROUPS, "accepted"] == 2
 
 
+@pytest.mark.alone
 def test_a_commit_that_comes_late_counts_nothing_twice(data: Path, tmp_path: Path) -> None:
     queue = PassedOn(MemoryJobQueue(limits=QueueLimits(lease_seconds=0.2)))
     open_term(queue, by_token_spec(data, folder=str(tmp_path)))

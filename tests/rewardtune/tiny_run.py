@@ -62,7 +62,8 @@ def tiny_config(data: Path, directory: Path, **changes: Any) -> RunConfig:
             "micro_batch": 4,
             "optimizer": {"kind": "adafactor", "learning_rate": 1e-2},
         },
-        "compute": {"threads": 2, "device": "cpu"},
+        # A second thread costs tensors of this size several times what it saves.
+        "compute": {"threads": 1, "device": "cpu"},
         "operations": {"directory": str(directory), "checkpoint_every": 2, "progress": False},
     }
     return parse_config(merged(values, changes), source="test")

@@ -48,7 +48,7 @@ def tiny_stage_one(data: Path, directory: Path, **changes: Any) -> StageOneRunCo
             "dictionary_momentum": 0.9,
             "min_count": 1.0,
         },
-        "compute": {"threads": 2, "device": "cpu"},
+        "compute": {"threads": 1, "device": "cpu"},
         "evaluation": {"every_steps": 2},
         "operations": {"directory": str(directory), "checkpoint_every": 2, "progress": False},
     }

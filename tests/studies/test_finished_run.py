@@ -20,6 +20,7 @@ class StopsAfterOneStep(CombinedLog):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.alone
 def test_a_run_that_a_signal_stopped_is_not_taken_for_whole_and_can_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ and rewards give the exact gradient by autograd.
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import pytest
@@ -47,6 +48,10 @@ def make_policy() -> EncoderDecoder:
     policy = EncoderDecoder(CONFIG)
     torch.nn.init.normal_(policy.decoder.head.project.kernel, std=0.5)
     return policy
+
+
+def make_image() -> Tensor:
+    return torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def reward_of(tokens: Tensor) -> Tensor:
@@ -125,56 +130,45 @@ def sampled_gradient(
 def test_mean_sampled_gradient_converges_to_the_exact_one(
     kind: type[First] | type[LeaveOneOut], has_baseline: bool
 ) -> None:
-    policy = make_policy()
-    image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    exact = exact_gradient(policy, image, temperature=1.0)
-    draws = torch.stack(
-        [
-            sampled_gradient(
-                policy,
-                image,
-                num_groups=256,
-                num_samples=4,
-                estimator=kind(EstimatorConfig(baseline=has_baseline)),
-                temperature=1.0,
-                seed=seed,
-            )
-            for seed in range(64)
-        ]
-    )
+    exact = exact_gradient(make_policy(), make_image(), temperature=1.0)
+    estimator = kind(EstimatorConfig(baseline=has_baseline))
+    draws = draws_of(temperature=1.0, discount=None, estimator=estimator)
     assert_converges(draws, exact)
 
 
 def test_at_another_temperature_it_is_the_reward_at_that_temperature_that_rises() -> None:
-    policy = make_policy()
-    image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    exact = exact_gradient(policy, image, temperature=0.5)
-    assert_converges(draws_of(policy, image, temperature=0.5, discount=None), exact)
+    exact = exact_gradient(make_policy(), make_image(), temperature=0.5)
+    assert_converges(draws_of(temperature=0.5, discount=None), exact)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_the_reward_to_go_has_the_same_gradient_in_the_mean(temperature: float) -> None:
-    policy = make_policy()
-    image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    exact = exact_gradient(policy, image, temperature=temperature)
-    assert_converges(draws_of(policy, image, temperature=temperature, discount=1.0), exact)
+    exact = exact_gradient(make_policy(), make_image(), temperature=temperature)
+    assert_converges(draws_of(temperature=temperature, discount=1.0), exact)
 
 
 def test_at_discount_0_the_gradient_is_that_of_what_each_token_earns_given_those_before() -> None:
     policy = make_policy()
-    image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    image = make_image()
     every = torch.tensor(list(itertools.product(range(VOCAB), repeat=LENGTH)))
     log_prob = policy.log_prob(image, every[None]).drawn_GST[0]
     probability = log_prob.detach().sum(-1).exp()
     of_sequence = (log_prob * step_rewards_of(every)).sum(-1)
     (-(probability * of_sequence).sum() / LENGTH).backward()
     exact = gradient(policy)
-    assert_converges(draws_of(policy, image, temperature=1.0, discount=0.0), exact)
+    assert_converges(draws_of(temperature=1.0, discount=0.0), exact)
 
 
 def draws_of(
-    policy: EncoderDecoder, image: Tensor, *, temperature: float, discount: float | None
+    *, temperature: float, discount: float | None, estimator: First | LeaveOneOut = LEAVE_ONE_OUT
 ) -> Tensor:
+    """Gradients by seed; the same for every test that asks for the same."""
+    return _draws_of(temperature, discount, estimator)
+
+
+@functools.cache
+def _draws_of(temperature: float, discount: float | None, estimator: First | LeaveOneOut) -> Tensor:
+    policy, image = make_policy(), make_image()
     return torch.stack(
         [
             sampled_gradient(
@@ -182,7 +176,7 @@ def draws_of(
                 image,
                 num_groups=256,
                 num_samples=4,
-                estimator=LEAVE_ONE_OUT,
+                estimator=estimator,
                 temperature=temperature,
                 discount=discount,
                 seed=seed,
@@ -231,7 +225,7 @@ def test_the_expectation_over_listed_tokens_has_the_same_gradient_and_less_noise
     tokens: list[int], temperature: float
 ) -> None:
     policy = make_policy()
-    image = torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    image = make_image()
     exact = exact_gradient(policy, image, temperature=temperature)
     draws = torch.stack(
         [
@@ -242,7 +236,7 @@ def test_the_expectation_over_listed_tokens_has_the_same_gradient_and_less_noise
         ]
     )
     assert_converges(draws, exact)
-    sampled = draws_of(policy, image, temperature=temperature, discount=None)
+    sampled = draws_of(temperature=temperature, discount=None)
     share = 0.8 if len(tokens) == VOCAB else 1.0
     assert draws.var(dim=0).sum() < share * sampled.var(dim=0).sum()
 

@@ -49,6 +49,7 @@ def serving(
         yield server
 
 
+@pytest.mark.alone
 def test_every_way_a_function_fails_is_told_with_its_example_and_the_rest_goes_on(
     queue: JobQueue, data: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_server_scores_as_the_function_would(queue: JobQueue, data: Path) -> N
             assert results(queue, range(3)) == {o: [6.0 + 6, 7.0 + 8] for o in range(3)}
 
 
+@pytest.mark.alone
 def test_failures_of_a_server_are_attributed_and_one_that_is_away_is_waited_for(
     queue: JobQueue, data: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_a_server_of_another_task_or_of_other_data_is_refused_at_the_start(
         custom_spec(data, f"grpc://{server.address}")
 
 
+@pytest.mark.alone
 def test_people_are_waited_for_beyond_every_deadline_and_one_can_see_it(
     data: Path, tmp_path: Path
 ) -> None:

@@ -34,6 +34,8 @@ from rewardtune.transport.wire import group_from_bytes
 from tests.rewardtune.ray_run import DriverLog, config_of, final_state
 from tests.rewardtune.tiny_run import SILENT, weight_digest
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[3]
 
 

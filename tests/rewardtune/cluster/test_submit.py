@@ -33,6 +33,8 @@ from rewardtune.run.local import pretrain
 from rewardtune.run.summary import summarise
 from tests.rewardtune.tiny_run import SILENT, tiny_config, write_tiny_digits
 
+pytestmark = pytest.mark.alone
+
 PATIENCE_SECONDS = 90.0
 """Longer than any busy machine needs."""
 CONFIG = """

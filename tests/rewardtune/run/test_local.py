@@ -59,6 +59,18 @@ def final_weights(result: RunResult) -> str:
     return weight_digest(result.directory / "policy.safetensors")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(
+    data: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    """Digest of the final weights of a run that nothing happens to, by depth."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    return [
+        final_weights(tune(tiny_tune(data, pretrained, root / f"{depth}", depth=depth), SILENT))
+        for depth in (0, 1, 2)
+    ]
+
+
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_the_same_run_twice_gives_the_same_weights(
     data: Path, pretrained: Path, tmp_path: Path, depth: int
@@ -73,27 +85,41 @@ def test_the_same_run_twice_gives_the_same_weights(
     assert weight_digest(pretrained) not in digests
 
 
-def test_depths_differ(data: Path, pretrained: Path, tmp_path: Path) -> None:
-    digests = [
-        final_weights(tune(tiny_tune(data, pretrained, tmp_path / f"{depth}", depth=depth), SILENT))
-        for depth in (0, 1)
-    ]
-    assert digests[0] != digests[1]
+@pytest.mark.alone
+def test_two_threads_give_the_same_weights_twice(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    """They share the work anew each time. With something beside them they take very long."""
+    digests = {
+        final_weights(
+            tune(tiny_tune(data, pretrained, tmp_path / name, compute={"threads": 2}), SILENT)
+        )
+        for name in ("a", "b")
+    }
+    assert len(digests) == 1
+
+
+def test_depths_differ(undisturbed: list[str]) -> None:
+    assert undisturbed[0] != undisturbed[1]
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("dies_at", [1, 2, 3, 5])
 def test_a_run_that_died_at_any_step_ends_with_the_same_weights(
-    data: Path, pretrained: Path, tmp_path: Path, depth: int, dies_at: int
+    data: Path,
+    pretrained: Path,
+    tmp_path: Path,
+    undisturbed: list[str],
+    depth: int,
+    dies_at: int,
 ) -> None:
-    undisturbed = tune(tiny_tune(data, pretrained, tmp_path / "whole", depth=depth), SILENT)
     config = tiny_tune(data, pretrained, tmp_path / "died", depth=depth)
     with pytest.raises(_PulledPlug):
         tune(config, _Recorder(dies_at=dies_at))
     resumed = _Recorder()
     result = tune(config, resumed)
     assert resumed.steps[0]["step"] == (dies_at - 1) // 2 * 2 + 1
-    assert final_weights(result) == final_weights(undisturbed)
+    assert final_weights(result) == undisturbed[depth]
 
 
 def test_pretraining_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:

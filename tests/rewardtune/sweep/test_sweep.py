@@ -22,6 +22,8 @@ from rewardtune.sweep.config import load_sweep
 from rewardtune.sweep.process import rollout_reward, run_seconds
 from tests.rewardtune.tiny_run import SILENT, tiny_config, weight_digest, write_tiny_digits
 
+pytestmark = pytest.mark.alone
+
 BASE = """
 task = "detection"
 mode = "tune"

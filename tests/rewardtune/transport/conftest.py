@@ -21,7 +21,12 @@ from tests.rewardtune.transport.redis_server import RedisServer, redis_binaries,
 LONG = QueueLimits(lease_seconds=60.0, max_deliveries=3)
 SHORT = QueueLimits(lease_seconds=0.2, max_deliveries=3)
 REDIS_BINARIES = redis_binaries()
-IMPLEMENTATIONS = ["memory", "ray", *sorted(REDIS_BINARIES)]
+IMPLEMENTATIONS = [
+    "memory",
+    # One Ray for all tests: that of those that run alone.
+    pytest.param("ray", marks=pytest.mark.alone),
+    *sorted(REDIS_BINARIES),
+]
 
 Maker = Callable[[QueueLimits], AbstractContextManager["QueueUnderTest"]]
 

@@ -23,6 +23,8 @@ from tests.rewardtune.tiny_run import (
     weight_digest,
 )
 
+pytestmark = pytest.mark.alone
+
 NUM_STEPS = 8
 POLICY = "policy.safetensors"
 

@@ -26,6 +26,8 @@ from rewardtune.transport.queue.ray_queue import RayJobQueue, join_ray_queue, st
 from rewardtune.transport.term import StaleTerm
 from tests.rewardtune.transport.conftest import renew
 
+pytestmark = pytest.mark.alone
+
 NAMESPACE = "tests-ray-queue"
 TERM = Term(number=3, spec=b"spec", capacity=64)
 

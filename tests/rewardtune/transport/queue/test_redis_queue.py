@@ -29,6 +29,8 @@ from rewardtune.transport.term import StaleTerm
 from tests.rewardtune.transport.redis_clients import BOOM, RECORD, TERM, connected, lease, until
 from tests.rewardtune.transport.redis_server import RedisServer, running
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[4]
 EVERY_BYTE = bytes(range(256)) + b"\r\n\x00"
 

@@ -210,6 +210,7 @@ def test_counts_of_many_threads_are_all_there() -> None:
     assert found["rewardtune_reward_worker_score_seconds_count"][(("phase", "score"),)] == 8000
 
 
+@pytest.mark.alone
 def test_a_call_costs_microseconds() -> None:
     worker = Telemetry("reward_worker")
     worker.count("reward_worker_groups_total", outcome="accepted")

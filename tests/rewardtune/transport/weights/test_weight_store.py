@@ -82,7 +82,7 @@ def _emptied(registry: Any) -> None:
     registry.__init__()
 
 
-@pytest.fixture(params=[_memory, _files, _ray])
+@pytest.fixture(params=[_memory, _files, pytest.param(_ray, marks=pytest.mark.alone)])
 def reopen(request: pytest.FixtureRequest) -> Reopen:
     made: Reopen = request.param(request)
     return made
