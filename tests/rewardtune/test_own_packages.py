@@ -81,21 +81,24 @@ def test_so_does_a_reward_workers_scorer(name: str, tmp_path: Path) -> None:
 DRIVER = """
 import json, sys
 import ray
-from rewardtune.cluster import launch
+from rewardtune.cluster import ray_cluster
+from rewardtune.cluster.hosts.kinds import HostKind
 from rewardtune.cluster.hosts.reward_worker import RewardWorkerHost
+from rewardtune.transport.telemetry.metric_table import Role
 
 address, paths = sys.argv[1], json.loads(sys.argv[2])
 ray.init(address, namespace="own-packages", log_to_driver=False, configure_logging=False)
-cluster, calls, said = launch.RayCluster(), {}, {}
+kind = HostKind(Role.REWARD_WORKER, RewardWorkerHost)
+cluster, calls, said = ray_cluster.RayCluster(), {}, {}
 for name, path in paths.items():
-    launch._environment = lambda: {"PYTHONPATH": path}
-    actor = cluster.start(name, RewardWorkerHost, "{}", num_cpus=0, num_gpus=0)
-    calls[name] = cluster.call(actor, "begin")
+    ray_cluster._environment = lambda: {"PYTHONPATH": path}
+    host = cluster.start(name, kind, "{}", num_cpus=0, num_gpus=0)
+    calls[name] = host.call(RewardWorkerHost.begin)
 for name, call in calls.items():
     while not cluster.wait([call], timeout_seconds=60):
         pass
     try:
-        cluster.result(call)
+        call.result()
     except Exception as error:
         said[name] = f"{type(error).__name__}: {error}"
 print(json.dumps(said))
