@@ -179,7 +179,7 @@ def _draws_of(
                 discount=discount,
                 seed=seed,
             )
-            for seed in range(64)
+            for seed in range(32)
         ]
     )
 
@@ -230,7 +230,7 @@ def test_the_expectation_over_listed_tokens_has_the_same_gradient_and_less_noise
             listed_gradient(
                 policy, image, tokens_K=torch.tensor(tokens), temperature=temperature, seed=seed
             )
-            for seed in range(64)
+            for seed in range(32)
         ]
     )
     assert_converges(draws, exact)

@@ -663,7 +663,7 @@ print(peak_mb())
 
 def test_conversion_needs_little_memory_however_long_the_json(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    polygon = json.dumps([(rng.random(100) * 640).round(2).tolist()])
+    polygon = json.dumps([(rng.random(300) * 640).round(2).tolist()])
     source = Source(tmp_path)
     for number in range(50):
         name = f"{number}.jpg"
@@ -674,7 +674,7 @@ def test_conversion_needs_little_memory_however_long_the_json(tmp_path: Path) ->
     with path.open("w") as file:
         file.write(json.dumps({**source.content, "annotations": []})[:-1])
         file.write(', "annotations": [')
-        for number in range(60_000):
+        for number in range(20_000):
             file.write("," if number else "")
             file.write(
                 f'{{"id": {number}, "image_id": {number % 50}, "category_id": 3, "iscrowd": 0,'

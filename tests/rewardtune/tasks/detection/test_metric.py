@@ -117,7 +117,7 @@ def test_an_images_row_is_the_official_evaluation_of_that_image_alone(
     annotations, records = read(PERSONS), read(results)
     rows = coco_metrics(annotations, records, iou_type=iou_type, per_image=True)["per_image"]
     assert [row["image_id"] for row in rows] == sorted(i["id"] for i in annotations["images"])
-    for row in rows[::30]:
+    for row in rows[::50]:
         alone = coco_metrics(annotations, records, iou_type=iou_type, image_ids=[row["image_id"]])
         assert {name: row[name] for name in METRIC_NAMES} == pytest.approx(alone, abs=1e-12)
 

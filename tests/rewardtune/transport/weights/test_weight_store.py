@@ -410,7 +410,7 @@ def test_a_pin_goes_with_the_process_that_set_it(tmp_path: Path) -> None:
     for version in range(2):
         store.publish(Published(0, version), weights(version))
     program = (
-        "import sys; from pathlib import Path; from records import Published\n"
+        "import sys; from pathlib import Path; from rewardtune.records import Published\n"
         "from rewardtune.transport.weights.file_weights import FileWeightStore\n"
         "store = FileWeightStore(Path(sys.argv[1])); store.pin(Published(0, 0))\n"
         "print(store.fetch(Published(0, 0))['w'].data_B[0], flush=True); sys.stdin.read()\n"
