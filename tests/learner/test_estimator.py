@@ -127,17 +127,20 @@ def test_mean_sampled_gradient_converges_to_the_exact_one(
     assert_converges(draws, exact)
 
 
+@pytest.mark.slow
 def test_at_another_temperature_it_is_the_reward_at_that_temperature_that_rises() -> None:
     exact = exact_gradient(make_policy(), make_image(), temperature=0.5)
     assert_converges(draws_of(temperature=0.5, discount=None), exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_the_reward_to_go_has_the_same_gradient_in_the_mean(temperature: float) -> None:
     exact = exact_gradient(make_policy(), make_image(), temperature=temperature)
     assert_converges(draws_of(temperature=temperature, discount=1.0), exact)
 
 
+@pytest.mark.slow
 def test_at_discount_0_the_gradient_is_that_of_what_each_token_earns_given_those_before() -> None:
     policy = make_policy()
     image = make_image()
@@ -217,6 +220,7 @@ def listed_gradient(
     return gradient(policy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [[0, 2], [0, 1, 2]], ids=["some listed", "all listed"])
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_the_expectation_over_listed_tokens_has_the_same_gradient_and_less_noise(

@@ -619,6 +619,7 @@ _json_values = st.recursive(
 )
 @given_once(extra={"n": 0.5}, notes=[], indent=None, is_ascii=True, window=1)
 @given_once(extra={"n": 1e-30}, notes=[], indent=None, is_ascii=True, window=1)
+@pytest.mark.slow
 def test_the_size_of_the_reading_window_does_not_matter(
     extra: dict[str, Any],
     notes: list[Any],
@@ -661,6 +662,7 @@ print(peak_mb())
 """
 
 
+@pytest.mark.slow
 def test_conversion_needs_little_memory_however_long_the_json(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     polygon = json.dumps([(rng.random(300) * 640).round(2).tolist()])

@@ -223,6 +223,7 @@ def test_what_a_box_earns_is_what_it_adds_to_the_boxes_before_it(options: dict[s
     assert num_earning > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"aggregate": "big_vision"}, {"reward": "recall", "duplicate_penalty": 0.1}]
 )
