@@ -18,6 +18,8 @@ from transformers import BertTokenizer, VisionEncoderDecoderModel
 from rewardtune.policies.hugging_face.policy import quietly
 from tests.rewardtune.policies.hugging_face_models import PIECES, save_model, tiny_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SECTION = "## Your own captioner"
 CONFIG = "configs/own_captions.toml"

@@ -22,6 +22,8 @@ from bench.rewards.detection import detection_figures, made_scenes
 from bench.timing import interleaved
 from rewardtune.policies.policy import TokenQueries
 
+pytestmark = pytest.mark.slow
+
 FIELDS = ["name", "value", "unit", "peer", "peer_value", "ratio", "floor", "of_floor", "machine"]
 
 

@@ -17,6 +17,8 @@ from rewardtune.tasks.captioning.vocabulary import load_vocabulary
 from rewardtune.tasks.uvim.stage_one_file import load_stage_one
 from tests.rewardtune.config.paper_configs import PAPER
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [(task, size) for task, sizes in STEPS.items() for size in sizes]
 PHASES = ("publish", "sample", "score", "update")
 

@@ -16,6 +16,8 @@ from deploy.check_dashboards import empty_targets, main, running_prometheus
 from deploy.dashboard import Dashboard
 from tests.deploy.fake_fleet import running_fleet
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 PATH = ROOT / "deploy/grafana/dashboards/rewardtune.json"

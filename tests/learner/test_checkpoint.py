@@ -239,12 +239,14 @@ def check_full_disk(output: str, reason: str) -> None:
     assert after_recovery == "['checkpoint-00000001', 'checkpoint-00000003']"
 
 
+@pytest.mark.slow
 def test_a_file_size_limit_is_one_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
     done = run(FULL_DISK, tmp_path, "limit")
     assert done.returncode == 0, done.stderr
     check_full_disk(done.stdout, "File too large")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
     unshare = ["unshare", "--mount", "--map-root-user"]
     if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False).returncode:
@@ -294,6 +296,7 @@ for kill_at in range(1, 100):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_nothing_that_is_taken_for_complete(tmp_path: Path) -> None:
     """Killed before each of its audited system calls in turn, while it replaces a checkpoint."""
     done = run(KILLED, tmp_path)

@@ -97,6 +97,7 @@ def test_the_order_in_which_parameters_come_does_not_move_a_bit(
     multipliers=st.lists(st.floats(0, 1), min_size=1, max_size=5),
     seed=st.integers(0, 2**31),
 )
+@pytest.mark.slow
 def test_adamw_equals_that_of_torch_whose_decay_is_scaled_by_the_learning_rate(
     learning_rate: float,
     weight_decay: float,

@@ -46,6 +46,8 @@ from tests.reward_workers.user_folder.by_token import (
     WAIT,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def exists(pid: int) -> bool:
     try:

@@ -120,6 +120,7 @@ def test_weights_that_do_not_fit_leave_nothing_loaded(dataset: ShardDataset) -> 
     assert sampler.loaded is None
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_steps(dataset: ShardDataset) -> None:
     sampler = make_sampler(dataset)
 

@@ -136,17 +136,20 @@ def test_mean_sampled_gradient_converges_to_the_exact_one(
     assert_converges(draws, exact)
 
 
+@pytest.mark.slow
 def test_at_another_temperature_it_is_the_reward_at_that_temperature_that_rises() -> None:
     exact = exact_gradient(make_policy(), make_image(), temperature=0.5)
     assert_converges(draws_of(temperature=0.5, discount=None), exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_the_reward_to_go_has_the_same_gradient_in_the_mean(temperature: float) -> None:
     exact = exact_gradient(make_policy(), make_image(), temperature=temperature)
     assert_converges(draws_of(temperature=temperature, discount=1.0), exact)
 
 
+@pytest.mark.slow
 def test_at_discount_0_the_gradient_is_that_of_what_each_token_earns_given_those_before() -> None:
     policy = make_policy()
     image = make_image()
@@ -181,7 +184,7 @@ def _draws_of(temperature: float, discount: float | None, estimator: First | Lea
                 discount=discount,
                 seed=seed,
             )
-            for seed in range(64)
+            for seed in range(32)
         ]
     )
 
@@ -219,6 +222,7 @@ def token_rewards_gradient(
     return gradient(policy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [[0, 2], [0, 1, 2]], ids=["some listed", "all listed"])
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_the_expectation_over_listed_tokens_has_the_same_gradient_and_less_noise(
@@ -232,7 +236,7 @@ def test_the_expectation_over_listed_tokens_has_the_same_gradient_and_less_noise
             token_rewards_gradient(
                 policy, image, tokens_K=torch.tensor(tokens), temperature=temperature, seed=seed
             )
-            for seed in range(64)
+            for seed in range(32)
         ]
     )
     assert_converges(draws, exact)

@@ -116,6 +116,7 @@ def test_a_worker_with_another_version_of_the_module_is_refused(
         assert "install the same sources" in running.worker.message
 
 
+@pytest.mark.slow
 def test_a_worker_finds_files_in_a_folder_of_its_own(
     queue: JobQueue, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_worker_finds_files_in_a_folder_of_its_own(
         assert "install the same sources as the run, its files" in running.worker.message
 
 
+@pytest.mark.slow
 def test_a_server_scores_as_the_function_would(queue: JobQueue, data: Path) -> None:
     with serving(data) as server:
         given = {

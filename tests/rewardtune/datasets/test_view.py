@@ -133,6 +133,7 @@ def _either_side(
 
 @settings(max_examples=200, deadline=None)
 @given(view=_views, height=_sides, width=_sides, input_size=st.integers(1, 1280), data=st.data())
+@pytest.mark.slow
 def test_boxes_come_back_from_the_view(
     view: View, height: int, width: int, input_size: int, data: st.DataObject
 ) -> None:
@@ -219,6 +220,7 @@ def test_the_sizes_of_a_window_are_those_between_least_and_largest() -> None:
     assert sides(0.0, aspect=9.0) == (400, 600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("window", [Window(), Window(aspect=1.3, min_area=0.1, size=0.4)])
 def test_a_squeezed_image_is_its_window_resized_the_slow_way(window: Window, flip: bool) -> None:
@@ -345,6 +347,7 @@ def _published_crop(height: int, width: int, rng: np.random.Generator) -> tuple[
     return height, width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 427), (333, 500), (300, 300)])
 def test_crops_are_drawn_as_inceptions_are(height: int, width: int) -> None:
     rng, num = np.random.default_rng(0), 6000

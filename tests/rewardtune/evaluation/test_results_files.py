@@ -19,6 +19,8 @@ import rewardtune
 from rewardtune.evaluation.results_files import score
 from tests.rewardtune import command_line
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SHARED = ROOT.parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(

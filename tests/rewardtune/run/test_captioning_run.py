@@ -26,6 +26,8 @@ from rewardtune.tasks.captioning.vocabulary import (
 from tests.rewardtune.policies.hugging_face_models import save_model, tiny_model
 from tests.rewardtune.tiny_run import SILENT, SIZES, merged, weight_digest, write_tiny_digits
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("encoder_decoder", "parallel", "hugging_face")
 MAX_TOKENS = 16
 

@@ -27,6 +27,8 @@ from tests.rewardtune.tiny_run import (
     weight_digest,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class _Recorder:
     """A RunLog that keeps what it hears, and may pull the plug at one step."""

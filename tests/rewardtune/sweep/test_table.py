@@ -60,6 +60,7 @@ def test_a_table_of_a_sweep_that_has_hardly_begun(tmp_path: Path) -> None:
     assert "| three | 0 |  |  |  |  |  |" in text and "minus" not in text
 
 
+@pytest.mark.slow
 def test_bands_lie_over_steps_and_samples(tmp_path: Path) -> None:
     sweep = load(tmp_path, GROUPS)
     made = records(sweep, VALUES)

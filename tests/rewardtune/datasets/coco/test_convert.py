@@ -619,6 +619,7 @@ _json_values = st.recursive(
 )
 @given_once(extra={"n": 0.5}, notes=[], indent=None, is_ascii=True, window=1)
 @given_once(extra={"n": 1e-30}, notes=[], indent=None, is_ascii=True, window=1)
+@pytest.mark.slow
 def test_the_size_of_the_reading_window_does_not_matter(
     extra: dict[str, Any],
     notes: list[Any],
@@ -661,9 +662,10 @@ print(peak_mb())
 """
 
 
+@pytest.mark.slow
 def test_conversion_needs_little_memory_however_long_the_json(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    polygon = json.dumps([(rng.random(100) * 640).round(2).tolist()])
+    polygon = json.dumps([(rng.random(300) * 640).round(2).tolist()])
     source = Source(tmp_path)
     for number in range(50):
         name = f"{number}.jpg"
@@ -674,7 +676,7 @@ def test_conversion_needs_little_memory_however_long_the_json(tmp_path: Path) ->
     with path.open("w") as file:
         file.write(json.dumps({**source.content, "annotations": []})[:-1])
         file.write(', "annotations": [')
-        for number in range(60_000):
+        for number in range(20_000):
             file.write("," if number else "")
             file.write(
                 f'{{"id": {number}, "image_id": {number % 50}, "category_id": 3, "iscrowd": 0,'

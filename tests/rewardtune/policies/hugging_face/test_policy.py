@@ -27,6 +27,8 @@ from tests.rewardtune.policies.hugging_face_models import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 12
 MEAN, STD = torch.tensor([0.48, 0.45, 0.4]), torch.tensor([0.26, 0.27, 0.28])
 

@@ -52,6 +52,7 @@ def test_all_metrics_are_the_official_ones() -> None:
         assert [image[f"BLEU-{n}"] for n in range(1, 5)] == pytest.approx(bleu, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not beside this repository")
 def test_a_whole_system_scores_as_officially_from_the_captions_as_written() -> None:
     images = json.loads((SHARED / "refs.json").read_text())

@@ -75,6 +75,7 @@ def test_every_edge_case_scores_as_officially() -> None:
 
 
 @needs_shared
+@pytest.mark.slow
 @pytest.mark.parametrize("statistics", ["corpus", "train"])
 def test_ten_systems_score_as_officially(statistics: str) -> None:
     references = {
@@ -97,6 +98,7 @@ def test_ten_systems_score_as_officially(statistics: str) -> None:
 
 
 @needs_shared
+@pytest.mark.slow
 def test_token_ids_with_an_end_score_as_in_self_critical_training() -> None:
     counted = np.load(SHARED / "selfcritical" / "df_train_idxs.npz")
     stored = np.load(SHARED / "selfcritical" / "tokens_and_expected.npz")
@@ -122,6 +124,7 @@ def test_token_ids_with_an_end_score_as_in_self_critical_training() -> None:
 
 @settings(max_examples=150)
 @given(images=IMAGES, data=st.data(), is_wide=st.booleans())
+@pytest.mark.slow
 def test_the_fast_form_equals_the_definition(
     images: list[list[list[str]]], data: st.DataObject, is_wide: bool
 ) -> None:

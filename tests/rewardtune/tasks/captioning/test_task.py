@@ -274,6 +274,7 @@ def test_another_vocabulary_of_the_same_size_is_another_vocabulary(
     assert ours != theirs
 
 
+@pytest.mark.slow
 def test_the_task_starts_without_torch(options: dict[str, Any]) -> None:
     program = (
         "import sys; from rewardtune.tasks.task import load_task; "

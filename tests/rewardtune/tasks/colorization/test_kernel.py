@@ -57,6 +57,7 @@ def assert_codes_are_the_definitions(reds: range, *, reading: tuple[VividRule, H
         np.testing.assert_array_equal(code, classes.hue_bin + 8 * classes.is_vivid)
 
 
+@pytest.mark.slow
 def test_all_16_777_216_colours_have_the_code_of_the_definition() -> None:
     assert_codes_are_the_definitions(range(256), reading=("chroma", "full"))
 

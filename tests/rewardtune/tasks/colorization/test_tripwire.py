@@ -120,6 +120,7 @@ def test_batch_mates_and_layout_in_memory_change_no_bit() -> None:
         np.testing.assert_array_equal(batch_tripwires(turned)[name], value_N)
 
 
+@pytest.mark.slow
 def test_warming_up_leaves_nothing_to_compile() -> None:
     warm_up()
     kernel: Any = _watch

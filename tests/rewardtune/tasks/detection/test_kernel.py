@@ -153,6 +153,7 @@ def test_fast_form_agrees_with_the_published_function_on_coco(weights: str) -> N
 
 @given(scene=scenes())
 @settings(max_examples=300, deadline=None)
+@pytest.mark.slow
 def test_fast_form_equals_the_definition(scene: tuple[Boxes, Boxes]) -> None:
     predicted, target = scene
     match = match_one(in_slots(predicted)[None], target)

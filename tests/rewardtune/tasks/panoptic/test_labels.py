@@ -54,6 +54,7 @@ def test_more_than_255_ids_need_wider_labels() -> None:
     num_instances=st.integers(1, 120),
     share=st.sampled_from([0.02, 0.3, 1.0]),
 )
+@pytest.mark.slow
 def test_pairs_of_class_and_instance_keep_apart(
     seed: int, num_classes: int, num_instances: int, share: float
 ) -> None:

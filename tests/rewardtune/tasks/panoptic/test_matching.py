@@ -74,6 +74,7 @@ def test_ids_are_matched_as_defined(drawn: Scene) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(drawn=scenes(max_id=40))
+@pytest.mark.slow
 def test_small_ids_serve_as_labels(drawn: Scene) -> None:
     # The same map as ids and, with a table that has a place for every number, as labels.
     category_G, area_G = np.full(40, -1), np.zeros(40)

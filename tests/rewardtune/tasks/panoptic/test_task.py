@@ -288,6 +288,7 @@ def test_neither_dense_task_imports_torch_before_it_decodes() -> None:
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_reward_s_digest_covers_the_network_and_the_weights(tmp_path: Path) -> None:
     found = scoring_sources("panoptic")
     for name in (

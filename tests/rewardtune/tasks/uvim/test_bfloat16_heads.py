@@ -57,6 +57,7 @@ def test_elsewhere_its_logit_is_within_rounding_of_the_largest() -> None:
     assert (shortfall_TP > 0).float().mean() < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_classes_are_those_of_the_summed_logits(seed: int) -> None:
     found, state_TD = head(seed, num_channels=7, whole=False)

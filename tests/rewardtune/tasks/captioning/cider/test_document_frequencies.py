@@ -64,6 +64,7 @@ def as_counter(frequencies: DocumentFrequencies) -> Counter[tuple[object, ...]]:
 
 @settings(max_examples=40)
 @given(images=IMAGES, is_wide=st.booleans())
+@pytest.mark.slow
 def test_each_ngram_has_as_many_images_as_by_plain_counting(
     images: list[list[list[str]]], is_wide: bool
 ) -> None:
@@ -167,6 +168,7 @@ def test_token_ids_are_counted_as_they_are(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_vocabulary_beyond_sixteen_bits_is_counted_exactly(tmp_path: Path) -> None:
     # Every image has words of its own, and one that all share.
     images = [

@@ -249,6 +249,7 @@ def test_all_stored_cases_are_split_as_officially() -> None:
 
 
 @needs_shared
+@pytest.mark.slow
 def test_all_stored_captions_are_split_as_officially() -> None:
     images = json.loads((SHARED / "refs.json").read_text())
     systems = json.loads((SHARED / "candidates.json").read_text())
