@@ -12,6 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As a variable, so that it also holds in pip's isolated build environments.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
+SOURCES := rewardtune sampler learner reward_workers protos bench studies examples tests
 TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 # What computes and decides: no process, no server, no whole run.
 QUICK := tests/test_house.py tests/learner tests/sampler tests/reward_workers/scoring \
@@ -54,7 +55,9 @@ demo-panoptic demo-colorization demo-captioning: demo-%: install
 	@$(BIN)/rewardtune demo $* $(if $(SCENES_SEED),--scenes-seed $(SCENES_SEED))
 
 # Two at a time first, then alone what could be disturbed. Both always run; either can fail it.
+# Compiled before: where PYTHONDONTWRITEBYTECODE is set, each process that tests start would do so.
 test: install
+	@$(BIN)/python -m compileall -q $(SOURCES)
 	@failed=; \
 	$(BIN)/pytest $(TWO_AT_A_TIME) -m "not alone" || failed="two at a time"; \
 	$(BIN)/pytest -m alone || failed="$${failed:+$$failed and }alone"; \

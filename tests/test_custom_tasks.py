@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.rewardtune.tiny_run import weight_digest
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "custom_tasks.md").read_text(encoding="utf-8")
