@@ -1,11 +1,15 @@
-"""Initial values as big_vision draws them (models/vit.py, models/proj/uvim/vtt.py)."""
+"""Initial values as big_vision draws them (models/vit.py, models/proj/uvim/vtt.py), or none."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 # A normal cut at two standard deviations has this standard deviation; Flax divides by it.
 _TRUNCATED_NORMAL_STD = 0.87962566103423978
@@ -21,3 +25,30 @@ def xavier_uniform_(kernel: Tensor, *, fan_in: int, fan_out: int) -> Tensor:
 def lecun_normal_(kernel: Tensor, *, fan_in: int) -> Tensor:
     std = math.sqrt(1.0 / fan_in) / _TRUNCATED_NORMAL_STD
     return torch.nn.init.trunc_normal_(kernel, std=std, a=-2 * std, b=2 * std)
+
+
+@contextlib.contextmanager
+def sizes_only() -> Iterator[None]:
+    """Networks built here have shapes and no values, for somebody who has values for them.
+
+    They lie on the meta device, and nothing fills them: values would cost seconds and random
+    numbers, and on that device the first call that draws any loads torch's compiler, at a second
+    of processor time in every process that reads a policy.
+    """
+    with torch.device("meta"), _NothingFilled():
+        yield
+
+
+class _NothingFilled(TorchFunctionMode):
+    _FILLS = frozenset({"normal_", "uniform_", "trunc_normal_", "xavier_uniform_"})
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if getattr(func, "__name__", "") in self._FILLS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rewardtune.layers import resample_position_embedding
+from rewardtune.layers.initialize import sizes_only
 from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from rewardtune.policies.policy_file import differences
 
@@ -71,7 +72,7 @@ def carry(
         state["decoder.position_embedding"] = _shortened(
             state["decoder.position_embedding"], config.sequence_length
         )
-    with torch.device("meta"):
+    with sizes_only():
         carried = EncoderDecoder(config)
     carried.load_state_dict(state, assign=True)
     return carried.to(policy.decoder.token_embedding.device)
@@ -128,7 +129,7 @@ def with_readout(
     """
     sizes = {**policy.config.model_dump(), "readout_every": every, "readout_seen_as": seen_as}
     config = EncoderDecoderConfig.model_validate(sizes)
-    with torch.device("meta"):
+    with sizes_only():
         extended = EncoderDecoder(config)
     own = policy.tensors()
     state = {}

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from rewardtune.layers import Encoder, PatchEmbedding, sincos2d
+from rewardtune.layers.initialize import sizes_only
 from rewardtune.policies.network import NetworkPolicy
 
 
@@ -94,8 +95,7 @@ class VitPolicy(NetworkPolicy):
     @classmethod
     def build(cls, config: Mapping[str, Any]) -> Self:
         sizes = EncoderDecoderConfig.model_validate(config)
-        # The meta device: initial values would cost seconds and random numbers.
-        with torch.device("meta"):
+        with sizes_only():
             return cls(sizes)
 
     @property

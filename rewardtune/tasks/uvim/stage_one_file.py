@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rewardtune.layers.initialize import sizes_only
 from rewardtune.layers.weight_file import METADATA_KEY, stored_tensors, write_weights
 from rewardtune.tasks.uvim.config import StageOneConfig
 from rewardtune.tasks.uvim.stage_one import StageOne
@@ -100,7 +101,7 @@ def load_stage_one(path: Path) -> LoadedStageOne:
         ) from None
     except (OSError, SafetensorError) as error:
         raise StageOneFileError(f"stage I {path} is damaged: {error}") from error
-    with torch.device("meta"):
+    with sizes_only():
         network = StageOne(metadata.config)
     needed = network.state_dict()
     if odd := sorted(needed.keys() ^ tensors.keys()):
