@@ -27,6 +27,7 @@ MLE, MAP = "configs/own_boxes_mle.toml", "configs/own_boxes_map.toml"
 # The only changes: what the configs ask for takes hours.
 SHORTER = {
     MLE: {
+        "max_boxes = 20": "max_boxes = 4",
         "input_size = 224": "input_size = 64",
         "encoder_depth = 12": "encoder_depth = 2",
         "batch_size = 16\nmicro_batch = 8": "batch_size = 4\nmicro_batch = 4",
@@ -35,6 +36,7 @@ SHORTER = {
         "log_every = 20": "log_every = 1",
     },
     MAP: {
+        "max_boxes = 20": "max_boxes = 4",
         "num_samples = 8\nmicro_batch = 16": "num_samples = 2\nmicro_batch = 2",
         "batch_size = 16\nmicro_batch = 4": "batch_size = 2\nmicro_batch = 2",
         "num_steps = 400": "num_steps = 2",
