@@ -33,6 +33,7 @@ from rewardtune.run.assembly import Parts, assemble, build_sampler
 from rewardtune.run.tuning import TuningLoop
 from rewardtune.transport.queue.job_queue import Term
 from rewardtune.transport.queue.memory_queue import MemoryJobQueue
+from rewardtune.transport.seal import SEAL_BYTES, RunSeal
 from rewardtune.transport.weights.weight_store import MemoryWeightStore
 from sampler.service import SamplerService
 
@@ -82,11 +83,12 @@ class _Loop:
             scorer=ScorerSettings(threads=1),
         )
         term = Term(number=0, spec=spec.to_bytes(), capacity=(config.depth + 1) * size)
-        source = QueueSource(queue, term, patience_seconds=60.0)
+        seal = RunSeal("bench", bytes(SEAL_BYTES))
+        source = QueueSource(queue, term, patience_seconds=60.0, seal=seal, promise=spec.promise)
         self._tuning = TuningLoop(parts, term=0, store=store, source=source)
         self._tuning.restore({})
         source.open(frontier=0)
-        self._sampler = SamplerService(build_sampler(parts), queue=queue, store=store)
+        self._sampler = SamplerService(build_sampler(parts), queue=queue, store=store, seal=seal)
         self._table = DrawTable(
             batch_size=size,
             micro_batch=config.sampler.micro_batch,

@@ -81,6 +81,9 @@ class GroupScorer:
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             return Failed(is_invalid=False, message=message, traceback=traceback.format_exc())
+        if not scored.score.is_valid:
+            message = f"task '{self._task.name}' says that it cannot score the group"
+            return Failed(is_invalid=True, message=message, traceback="")
         try:
             encoded = scored_group_to_bytes(scored)
         except ValueError as error:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from rewardtune.records import Published
+from rewardtune.records import Group, Published
 from rewardtune.transport.queue.job_queue import JobQueue
+from rewardtune.transport.seal import RunSeal
 from rewardtune.transport.telemetry.meter import Meter, NoTelemetry
 from rewardtune.transport.weights.weight_store import WeightStore
 from rewardtune.transport.wire import group_to_bytes
@@ -27,11 +28,17 @@ class SamplerService:
         *,
         queue: JobQueue,
         store: WeightStore,
+        seal: RunSeal,
         meter: Meter | None = None,
     ) -> None:
+        """
+        Args:
+            seal: the run's, by which its learner knows these groups again.
+        """
         self._sampler = sampler
         self._queue = queue
         self._store = store
+        self._seal = seal
         self._meter = meter or NoTelemetry()
         self._idle_since = time.perf_counter()
 
@@ -51,10 +58,7 @@ class SamplerService:
         loaded = time.perf_counter()
         drawn = self._sampler.sample(ordinals)
         sampled = time.perf_counter()
-        admitted = [
-            self._queue.put(published.term, group.ordinal, group_to_bytes(group))
-            for group in drawn.groups
-        ]
+        admitted = [self._put(published.term, group) for group in drawn.groups]
         idle_since, self._idle_since = self._idle_since, time.perf_counter()
         report = DrawReport(
             num_groups=len(drawn.groups),
@@ -68,6 +72,11 @@ class SamplerService:
         )
         report_draw(self._meter, report, published)
         return report
+
+    def _put(self, term: int, group: Group) -> bool:
+        body = group_to_bytes(group)
+        seal = self._seal.of_group(term, group.ordinal, body)
+        return self._queue.put(term, group.ordinal, body, seal=seal)
 
     def _load(self, published: Published) -> None:
         self._sampler.load(self._store.fetch_unchecked(published), published)

@@ -81,6 +81,15 @@ class Composed(BaseModel):
     """The value of rollouts that do not pass the gates."""
 
     @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Between which every value lies, where something keeps it there."""
+        limits = [self.saturate * sign for sign in (-1, 1)] if self.saturate else self.clip
+        if limits is None:
+            return None
+        beside = [self.otherwise] if self.gates else []
+        return min(*limits, *beside), max(*limits, *beside)
+
+    @property
     def operands(self) -> tuple[str, ...]:
         """Parts that this one is put together from; its gates are not among them."""
         return (*(self.sum or ()), *(self.product or ()))

@@ -5,6 +5,8 @@ Axes: S rollouts, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError
@@ -15,8 +17,9 @@ from reward_workers.scoring.resolved import Resolved
 from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.example import Dataset
-from rewardtune.records import Group, Published, View
-from rewardtune.tasks.task import Task
+from rewardtune.records import Group, Published, Score, View
+from rewardtune.records.score_promise import REWARD, ScorePromise, has_step_sums
+from rewardtune.tasks.task import BoundedTask, Task
 
 MAX_SPEC_BYTES = 2**20
 NUM_GOLDEN = 4
@@ -68,6 +71,8 @@ class ScoringSpec(BaseModel):
     reward_digest: str
     scorer: ScorerSettings
     golden: tuple[GoldenExample, ...]
+    promise: ScorePromise = ScorePromise()
+    """What every score is like; the learner refuses others."""
 
     def to_bytes(self) -> bytes:
         """Raises ValueError if it is over ``MAX_SPEC_BYTES``."""
@@ -120,6 +125,7 @@ def make_spec(
     # People would have to answer them, and need not answer the same twice.
     if reward is not None and reward.is_human:
         num_golden = 0
+    golden = _scored_golden(task, dataset, input_size=input_size, num=num_golden, reward=reward)
     return ScoringSpec(
         run=run,
         identity_hash=identity_hash,
@@ -130,7 +136,30 @@ def make_spec(
         dataset_digest=dataset.digest,
         reward_digest=resolved.digest(scorer=scorer),
         scorer=scorer,
-        golden=make_golden(task, dataset, input_size=input_size, num=num_golden, reward=reward),
+        golden=tuple(example for example, _ in golden),
+        promise=make_promise(task, resolved.reward, [score for _, score in golden]),
+    )
+
+
+def make_promise(task: Task, reward: RewardConfig | None, scores: Sequence[Score]) -> ScorePromise:
+    """What every score of a run is like, by what the task declares and some scores showed.
+
+    Args:
+        reward: None: the task's own.
+        scores: of examples; of none, names and shapes stay unknown.
+    """
+    bounds = dict(task.score_bounds) if isinstance(task, BoundedTask) else {}
+    if reward is not None:
+        bounds.pop(REWARD, None)
+        if reward.bounds is not None:
+            bounds[REWARD] = reward.bounds
+    if not scores:
+        return ScorePromise(bounds=bounds)
+    return ScorePromise(
+        components=tuple(sorted(set.intersection(*(set(score.components) for score in scores)))),
+        aux={name: values.shape[1:] for name, values in scores[0].aux.items()},
+        bounds=bounds,
+        has_step_sums=all(has_step_sums(score) for score in scores),
     )
 
 
@@ -145,7 +174,14 @@ def make_golden(
     Raises:
         RewardFailed, BadScore: the reward fails on all of them.
     """
-    golden: list[GoldenExample] = []
+    scored = _scored_golden(task, dataset, input_size=input_size, num=num, reward=reward)
+    return tuple(example for example, _ in scored)
+
+
+def _scored_golden(
+    task: Task, dataset: Dataset, *, input_size: int, num: int, reward: Reward | None
+) -> list[tuple[GoldenExample, Score]]:
+    golden: list[tuple[GoldenExample, Score]] = []
     failure: Exception | None = None
     for index in range(min(_MAX_GOLDEN_TRIES * num, len(dataset))):
         if len(golden) == num:
@@ -165,22 +201,21 @@ def make_golden(
         except (RewardFailed, BadScore) as error:
             failure = failure or error
             continue
-        golden.append(
-            GoldenExample(
-                example=index,
-                view=GoldenView(
-                    flip=view.flip,
-                    scale=view.scale,
-                    offset_y=view.offset_y,
-                    offset_x=view.offset_x,
-                ),
-                tokens=tuple(map(tuple, group.tokens_ST.tolist())),
-                rewards=tuple(scored.score.reward_S.tolist()),
-            )
+        made = GoldenExample(
+            example=index,
+            view=GoldenView(
+                flip=view.flip,
+                scale=view.scale,
+                offset_y=view.offset_y,
+                offset_x=view.offset_x,
+            ),
+            tokens=tuple(map(tuple, group.tokens_ST.tolist())),
+            rewards=tuple(scored.score.reward_S.tolist()),
         )
+        golden.append((made, scored.score))
     if failure is not None and not golden:
         raise failure
-    return tuple(golden)
+    return golden
 
 
 def _group(example: int, view: View, tokens_ST: NDArray[np.int32]) -> Group:

@@ -20,6 +20,7 @@ from rewardtune.run.assembly import Parts, assemble, build_reward
 from rewardtune.run.directory import check_run
 from rewardtune.run.log import RunLog
 from rewardtune.run.result import RunResult
+from rewardtune.run.run_seal import run_seal
 from rewardtune.run.stopping import stop_on_signal
 from rewardtune.transport.queue.connect import connect_queue
 from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits
@@ -70,12 +71,15 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
     config = parts.config
     with _stores(config) as stores:
         spec = _spec(parts)
+        seal = run_seal(config.operations.directory)
         write_code(config.operations.directory / "code", config)
         told = HostSettings(
             config=config,
             queue=stores.queue_url,
             weights=stores.weights_url,
             spec=spec.to_bytes().decode(),
+            run_id=seal.run_id,
+            secret=seal.secret.hex(),
             fork=fork,
         )
         meter = Telemetry(Role.DRIVER)
@@ -152,7 +156,8 @@ def _spec(parts: Parts) -> ScoringSpec:
 def _placement(config: RunConfig, told: HostSettings) -> Placement:
     settings = config.cluster
     return Placement(
-        settings=told.model_dump_json(),
+        settings=told.model_copy(update={"secret": ""}).model_dump_json(),
+        secret_settings=told.model_dump_json(),
         num_learners=settings.learners,
         num_samplers=settings.num_samplers,
         num_reward_workers=settings.num_reward_workers,

@@ -142,6 +142,21 @@ class TokenRewardsTask(Protocol):
 
 
 @runtime_checkable
+class BoundedTask(Protocol):
+    """What a task has beside ``Task`` if it knows how far its scores can go."""
+
+    @property
+    def score_bounds(self) -> Mapping[str, tuple[float, float]]:
+        """Least and greatest value of "reward", and of any component or aux by its name.
+
+        Whatever tokens there are and whatever the example shows. In a cluster the learner refuses
+        a result beyond them, so that nobody who can write into the queue can make a run learn
+        from a reward of 187,502.
+        """
+        ...
+
+
+@runtime_checkable
 class PicturedTask(Protocol):
     """What a task has beside ``Task`` if its predictions are more than boxes on a picture."""
 

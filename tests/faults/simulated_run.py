@@ -15,6 +15,7 @@ from learner.ledger import Ledger
 from rewardtune.cluster.driver.draw_table import Draw, DrawTable
 from rewardtune.transport.queue.job_queue import QueueLimits, QueueUnavailable, Result, Term
 from rewardtune.transport.queue.queue_state import QueueState
+from rewardtune.transport.seal import RunSeal
 from rewardtune.transport.term import StaleTerm
 from tests.faults.event_world import Faults, Process, World
 from tests.faults.simulated_worker import POLL_SECONDS, Scoring
@@ -23,6 +24,7 @@ from tests.faults.watched_queue import Violation, WatchedQueue, demand
 LIMITS = QueueLimits(lease_seconds=1.0, max_deliveries=4)
 LIMIT_SECONDS = 120.0
 """Simulated time in which every schedule must come to its end; faults stop long before."""
+SEAL = RunSeal("a run", b"its secret")
 _SCAN_SECONDS = 0.3
 _NOTICE_SECONDS = 0.5
 """Until a death is noticed, and the process started again."""
@@ -46,6 +48,8 @@ class Outcome:
     num_redeliveries: int
     num_duplicates: int
     num_stale: int
+    num_lies: int
+    num_refused: int
     num_invalid: int
     num_redraws: int
 
@@ -81,6 +85,7 @@ class Run:
         self._skipped = {b for b in range(self._num_batches) if rng.random() < 0.1}
         self._num_workers = rng.choice((1, 2, 3))
         self._num_samplers = rng.choice((1, 2))
+        lie = rng.choice((0.0, 0.05, 0.3))
 
         self._term = -1
         self._num_outages = rng.choice((0, 0, 1, 2))
@@ -103,6 +108,7 @@ class Run:
             poison=poison,
             lease_seconds=LIMITS.lease_seconds,
             drain=faults.kill,
+            lie=lie,
         )
         self._is_finished = False
 
@@ -149,6 +155,8 @@ class Run:
             num_redeliveries=self._queue.num_redeliveries,
             num_duplicates=self._queue.num_duplicates,
             num_stale=self._queue.num_stale,
+            num_lies=self._scoring.num_lies,
+            num_refused=self._queue.num_refused,
             num_invalid=len(dead),
             num_redraws=self._table.num_redraws,
         )
@@ -230,7 +238,14 @@ class Run:
         while True:
             missing = [o for o in ordinals if o not in found]
             try:
-                found |= yield ("results", term.number, missing)
+                come: dict[int, Result] = yield ("results", term.number, missing)
+                for ordinal, result in come.items():
+                    if _is_honest(result, term.number, ordinal):
+                        found[ordinal] = result
+                    else:
+                        # Every other time the group is drawn again.
+                        told = {"worker": result.worker, "keep_group": self._rng.random() < 0.5}
+                        yield ("refuse", term.number, ordinal, told)
             except QueueUnavailable:
                 yield from self._open(term, ledger)
             if len(found) == len(ordinals):
@@ -320,7 +335,8 @@ class Run:
         yield 0.02 + 0.2 * self._rng.random()
         try:
             for ordinal in draw.ordinals:
-                yield ("put", term, ordinal, b"group %d of %s" % (ordinal, name.encode()))
+                body = b"group %d of %s" % (ordinal, name.encode())
+                yield ("put", term, ordinal, body, {"seal": SEAL.of_group(term, ordinal, body)})
         except (QueueUnavailable, StaleTerm):
             ended(False)
         else:
@@ -338,6 +354,13 @@ class Run:
             self._world.after(_NOTICE_SECONDS, self._start_worker)
 
         self._world.start(name, self._scoring.work(name), on_end=again, on_death=again)
+
+
+def _is_honest(result: Result, term: int, ordinal: int) -> bool:
+    """What ``learner.acceptance`` asks, of the short texts that stand for groups here."""
+    body = result.dead if result.scored is None else result.scored.partition(b" by ")[0]
+    is_finite = b"NaN" not in (result.scored or b"")
+    return is_finite and SEAL.is_of_group(result.seal, term, ordinal, body or b"")
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from rewardtune.transport.queue.job_queue import Failure, FailureKind, Job, QueueUnavailable
 from tests.faults.event_world import Call, Process, World
@@ -24,19 +25,23 @@ class Scoring:
         poison: set[int],
         lease_seconds: float,
         drain: float,
+        lie: float,
     ) -> None:
         """
         Args:
             poison: ordinals that nobody can score.
+            lie: how likely a worker reports what is no score of the job it holds.
             drain: how likely a worker is asked to leave while it holds jobs.
         """
         self.poison = poison
         self.scores: set[bytes] = set()
         """Whatever anybody has come to."""
+        self.num_lies = 0
         self._world = world
         self._rng = rng
         self._lease_seconds = lease_seconds
         self._drain = drain
+        self._lie = lie
 
     def work(self, name: str) -> Process:
         """Until it is drained: score what it leases, one job after the other."""
@@ -68,6 +73,9 @@ class Scoring:
                     yield ("renew", job, name)
                 except QueueUnavailable:
                     continue
+        if self._world.happens(self._lie):
+            yield from _reported(("commit", *self._lied(job, name)))
+            return
         failure = self._failure(job.ordinal)
         if failure is not None:
             yield from _reported(("fail", job, name, failure))
@@ -79,6 +87,22 @@ class Scoring:
             # It scored the job once more, and came to other bytes.
             self.scores.add(scored + b", again")
             yield from _reported(("commit", job, name, scored + b", again"))
+
+    def _lied(self, job: Job, name: str) -> tuple[Job, str, bytes]:
+        """A commit of another group, of none, of one without its seal, or of a reward of NaN."""
+        self.num_lies += 1
+        honest = b"%b by %b in %b" % (job.body, name.encode(), job.lease.encode())
+        scored, seal = self._rng.choice(
+            (
+                (b"FORGED", job.seal),
+                (b"group %d of nobody by %b in it" % (job.ordinal, name.encode()), job.seal),
+                (b"group %d of draw-1 by %b in it" % (job.ordinal + 1, name.encode()), job.seal),
+                (honest, b""),
+                (honest, job.seal[::-1]),
+                (honest + b", NaN", job.seal),
+            )
+        )
+        return replace(job, seal=seal), name, scored
 
     def _failure(self, ordinal: int) -> Failure | None:
         if ordinal in self.poison:

@@ -41,6 +41,7 @@ class _Account:
 
     body: bytes | None = None
     """None: it was committed without ever being put here."""
+    seal: bytes = b""
     result: Result | None = None
     holder: tuple[str, str] | None = None
     """Lease and worker of the delivery that is out, running or expired."""
@@ -59,6 +60,7 @@ class WatchedQueue:
         self.num_redeliveries = 0
         self.num_duplicates = 0
         self.num_stale = 0
+        self.num_refused = 0
         self.wipe()
 
     def wipe(self) -> None:
@@ -82,16 +84,16 @@ class WatchedQueue:
         else:
             self._move_frontier(frontier)
 
-    def put(self, term: int, ordinal: int, body: bytes, *, now: float) -> None:
+    def put(self, term: int, ordinal: int, body: bytes, *, now: float, seal: bytes = b"") -> None:
         try:
-            is_new = self._state.put(term, ordinal, body, now=now)
+            is_new = self._state.put(term, ordinal, body, now=now, seal=seal)
         except QueueFull as error:
             raise Violation(f"the queue is full: {error}") from error
         known = self._open(term)
         wanted = ordinal >= self._frontier and ordinal not in self._accounts
         demand(is_new == wanted, f"put of {ordinal} answered {is_new}")
         if is_new:
-            self._accounts[ordinal] = _Account(body)
+            self._accounts[ordinal] = _Account(body, seal)
             num = len(self._accounts)
             demand(num <= known.capacity, f"{num} ordinals are unconsumed")
 
@@ -109,6 +111,19 @@ class WatchedQueue:
         wanted = {o: result for o, result in known.items() if result is not None}
         demand(found == wanted, f"results are {wanted}, and {found} were handed out")
         return found
+
+    def refuse(self, term: int, ordinal: int, *, worker: str, keep_group: bool, now: float) -> None:
+        self._state.refuse(term, ordinal, worker=worker, keep_group=keep_group, now=now)
+        self._open(term)
+        account = self._accounts.get(ordinal)
+        if account is None or account.result is None:
+            return
+        self.num_refused += 1
+        account.result = None
+        if account.body is None or not keep_group:
+            del self._accounts[ordinal]
+        else:
+            account.deliveries = len(account.failures)
 
     def consume(self, term: int, *, before: int, now: float) -> None:
         self._state.consume(term, before=before)
@@ -131,7 +146,8 @@ class WatchedQueue:
                 account.holder is None or account.until <= now,
                 f"{job.ordinal} was leased while another's lease ran",
             )
-            demand(job.body == account.body, f"{job.ordinal} was leased with another body")
+            is_own = (job.body, job.seal) == (account.body, account.seal)
+            demand(is_own, f"{job.ordinal} was leased with another body or seal")
             account.deliveries += 1
             demand(job.delivery == account.deliveries, f"{job.ordinal}: {job.delivery} deliveries")
             demand(known.number == job.term, "a job of another term was leased")
@@ -152,7 +168,7 @@ class WatchedQueue:
         return is_renewed
 
     def commit(self, job: Job, worker: str, scored: bytes, *, now: float) -> CommitOutcome:
-        outcome = self._state.commit(job, scored)
+        outcome = self._state.commit(job, scored, worker=worker)
         if not self._is_of_term(job) or not self._is_admitted(job.ordinal):
             wanted = CommitOutcome.STALE
             self.num_stale += 1
@@ -160,7 +176,7 @@ class WatchedQueue:
             account = self._accounts.setdefault(job.ordinal, _Account())
             if account.result is None:
                 wanted = CommitOutcome.ACCEPTED
-                account.result, account.holder = Result(scored=scored), None
+                account.result, account.holder = Result(scored=scored, seal=job.seal), None
             else:
                 wanted = CommitOutcome.DUPLICATE
                 self.num_duplicates += 1
@@ -176,7 +192,7 @@ class WatchedQueue:
             account.holder = None
             wanted = FailOutcome.DEAD if self._must_die(account.failures) else FailOutcome.RETRY
             if wanted is FailOutcome.DEAD:
-                account.result = Result(dead=account.body)
+                account.result = Result(dead=account.body, seal=account.seal)
         demand(outcome is wanted, f"failure of {job.ordinal} is {wanted}, answered {outcome}")
         return outcome
 
@@ -201,7 +217,7 @@ class WatchedQueue:
             account = self._accounts[ordinal]
             unreported = account.deliveries - len(account.failures)
             demand(
-                result == Result(dead=account.body)
+                result == Result(dead=account.body, seal=account.seal)
                 and account.until <= now
                 and unreported >= self._limits.max_deliveries,
                 f"{ordinal} was given up after {unreported} deliveries",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from learner.acceptance import accepted
 from learner.ranks import LocalShards
 from learner.source import (
     Collected,
@@ -14,11 +15,15 @@ from learner.source import (
     SharingSource,
     batch_from_bytes,
     batch_to_bytes,
-    scored_group,
 )
 from rewardtune.records import ScoredGroup
+from rewardtune.records.score_promise import ScorePromise
 from rewardtune.transport.queue.job_queue import Result
-from rewardtune.transport.wire import group_to_bytes, scored_group_to_bytes
+from rewardtune.transport.wire import (
+    group_to_bytes,
+    scored_group_from_bytes,
+    scored_group_to_bytes,
+)
 from tests.learner.rank_run import made_batch
 
 
@@ -49,10 +54,16 @@ class _Later:
 
 
 def scored_batch() -> list[ScoredGroup]:
-    """As the queue gives it: one group could not be scored, another is not finite."""
+    """One group could not be scored, another's reward is not finite, which no queue lets by."""
     scored, _ = made_batch(4)
-    scored = [scored_group(Result(scored=scored_group_to_bytes(each))) for each in scored]
-    scored[2] = scored_group(Result(dead=group_to_bytes(scored[2].group)))
+    scored = [scored_group_from_bytes(scored_group_to_bytes(each)) for each in scored]
+    scored[2] = accepted(
+        Result(dead=group_to_bytes(scored[2].group)),
+        term=0,
+        ordinal=scored[2].group.ordinal,
+        seal=None,
+        promise=ScorePromise(),
+    )
     assert not scored[2].score.is_valid
     assert any(np.isinf(each.score.reward_S).any() for each in scored)
     return scored

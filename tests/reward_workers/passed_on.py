@@ -34,11 +34,14 @@ class PassedOn:
             raise self.spoiled
         return self._queue
 
-    def open_term(self, term: Term, *, frontier: int) -> None:
-        self._pass().open_term(term, frontier=frontier)
+    def open_term(self, term: Term, *, frontier: int, afresh: bool = False) -> None:
+        self._pass().open_term(term, frontier=frontier, afresh=afresh)
 
-    def put(self, term: int, ordinal: int, body: bytes) -> bool:
-        return self._pass().put(term, ordinal, body)
+    def put(self, term: int, ordinal: int, body: bytes, *, seal: bytes = b"") -> bool:
+        return self._pass().put(term, ordinal, body, seal=seal)
+
+    def refuse(self, term: int, ordinal: int, *, worker: str, keep_group: bool) -> None:
+        self._pass().refuse(term, ordinal, worker=worker, keep_group=keep_group)
 
     def missing(self, term: int, ordinals: Sequence[int]) -> list[int]:
         return self._pass().missing(term, ordinals)

@@ -107,6 +107,14 @@ def _facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
                 f"{queue['dead']} dead · {status['redraws']} redraws",
             )
         )
+        if queue["refused"] or queue["bad_entries"]:
+            of_workers = ", ".join(f"{n} of {name}" for name, n in queue["refused"].items())
+            facts.append(
+                (
+                    "refused",
+                    f"results: {of_workers or 'none'} · {queue['bad_entries']} bad entries",
+                )
+            )
     required = status["reward_workers_required"]
     ready = sum(worker["state"] == "ready" for worker in status["reward_workers"])
     needed = "not known yet" if required is None else str(required)

@@ -358,6 +358,8 @@ class Driver:
     def learner_stepped(self, stepped: Stepped) -> None:
         self._version = stepped.version
         self._table.published(self._version)
+        for message in stepped.messages:
+            self._log.message(message)
         record = stepped.record
         self._recent.append(record)
         is_skipped = bool(record["is_skipped"])

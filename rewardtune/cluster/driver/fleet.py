@@ -38,6 +38,8 @@ class Placement:
 
     settings: str
     """``HostSettings`` as JSON."""
+    secret_settings: str
+    """The same with the run's secret, for those who sign with it."""
     num_learners: int
     num_samplers: int
     num_reward_workers: int
@@ -141,7 +143,7 @@ class Fleet:
         return self._cluster.start(
             name,
             kind,
-            self._placement.settings,
+            self._placement.secret_settings if kind.knows_secret else self._placement.settings,
             num_cpus=self._placement.num_cpus.get(kind.role, 0),
             num_gpus=self._placement.num_gpus.get(kind.role, 0.0),
         )

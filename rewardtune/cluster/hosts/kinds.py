@@ -34,11 +34,13 @@ class HostKind(Generic[HostT_co]):
     """Calls that it serves at a time; the others wait, in the order in which they were made."""
     is_needed_to_the_end: bool = True
     """False: one that dies while the run ends has nothing left to do."""
+    knows_secret: bool = False
+    """It signs groups or terms as the run's."""
 
 
-LEARNER = HostKind(Role.LEARNER, LearnerHost)
+LEARNER = HostKind(Role.LEARNER, LearnerHost, knows_secret=True)
 LEARNER_RANK = HostKind(Role.LEARNER_RANK, LearnerRankHost)
-SAMPLER = HostKind(Role.SAMPLER, SamplerHost, is_needed_to_the_end=False)
+SAMPLER = HostKind(Role.SAMPLER, SamplerHost, is_needed_to_the_end=False, knows_secret=True)
 EVALUATOR = HostKind(Role.EVALUATOR, EvaluatorHost)
 REWARD_WORKER = HostKind(
     Role.REWARD_WORKER,

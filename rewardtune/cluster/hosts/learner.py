@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from learner.ranks import MeetingPoint, ShardExchange, TorchRanks
 from learner.source import GroupSource, QueueSource, SharingSource
+from reward_workers.scoring.spec import ScoringSpec
 from rewardtune.cluster.hosts.exposed import Exposed, expose
 from rewardtune.cluster.hosts.learning import Learning
 from rewardtune.cluster.hosts.replies import Claimed, Joined, Process, Stepped
@@ -141,15 +142,26 @@ class LearnerHost:
             )
             store = connect_weights(self._settings.weights)
         run = open_run(config, messages.append, fork=self._settings.fork)
+        seal, spec = self._settings.seal, self._settings.spec.encode()
+        capacity = (config.depth + 1) * config.learner.batch_size
         term = Term(
             number=run.term,
-            spec=self._settings.spec.encode(),
-            capacity=(config.depth + 1) * config.learner.batch_size,
+            spec=spec,
+            capacity=capacity,
+            run_id=seal.run_id,
+            seal=seal.of_term(run.term, capacity, spec),
+        )
+        source = QueueSource(
+            queue,
+            term,
+            patience_seconds=_PATIENCE_SECONDS,
+            seal=seal,
+            promise=ScoringSpec.from_bytes(spec).promise,
         )
         return _Claim(
             parts=parts,
             run=run,
-            source=QueueSource(queue, term, patience_seconds=_PATIENCE_SECONDS),
+            source=source,
             store=store,
             meeting=MeetingPoint(config.cluster.bind) if config.cluster.learners > 1 else None,
             exposed=expose(self._settings.config, Role.LEARNER),

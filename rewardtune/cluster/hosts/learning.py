@@ -104,6 +104,7 @@ class Learning:
             version,
             record=record,
             num_invalid=num_invalid,
+            messages=self._source.take_messages(),
             candidate=self._candidate() if is_due else None,
         )
 

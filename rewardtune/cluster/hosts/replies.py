@@ -49,5 +49,7 @@ class Stepped:
     """The step as the log tells it."""
     num_invalid: int
     """Groups of the batch that nobody could score."""
+    messages: tuple[str, ...] = ()
+    """What was wrong with the queue meanwhile, for the log."""
     candidate: Path | None = None
     """A policy to measure."""

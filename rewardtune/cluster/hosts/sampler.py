@@ -51,7 +51,13 @@ class SamplerHost:
             store = connect_weights(self._settings.weights)
         exposed = expose(parts.config, Role.SAMPLER)
         self._sampling = _Sampling(
-            SamplerService(build_sampler(parts), queue=queue, store=store, meter=exposed.meter),
+            SamplerService(
+                build_sampler(parts),
+                queue=queue,
+                store=store,
+                seal=self._settings.seal,
+                meter=exposed.meter,
+            ),
             gpu=GpuReport(exposed.meter),
         )
         return Process(os.getpid(), exposed.address)

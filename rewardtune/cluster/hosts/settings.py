@@ -6,10 +6,11 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rewardtune.config.run_config import RunConfig
 from rewardtune.transport.queue.job_queue import QueueUnavailable
+from rewardtune.transport.seal import RunSeal
 from rewardtune.transport.weights.weight_store import WeightsUnavailable
 
 _RETRY_SECONDS = 1.0
@@ -28,7 +29,16 @@ class HostSettings(BaseModel):
     """URL of the weight store."""
     spec: str
     """What reward workers must know, as JSON."""
+    run_id: str = ""
+    secret: str = Field(default="", repr=False)
+    """The run's, in hex; empty where the host is of a kind that signs nothing."""
     fork: bool = False
+
+    @property
+    def seal(self) -> RunSeal:
+        """Of a host that was told the secret."""
+        assert self.secret, "a host of this kind is told no secret"
+        return RunSeal(self.run_id, bytes.fromhex(self.secret))
 
 
 @contextlib.contextmanager

@@ -120,6 +120,17 @@ class CaptioningTask(TokenTask):
             "pieces_digest": self._codec.vocabulary.digest,
         }
 
+    @property
+    def score_bounds(self) -> dict[str, tuple[float, float]]:
+        """Those of CIDEr-D, and of shares."""
+        share = (0.0, 1.0)
+        return {
+            "reward": (0.0, 10.0),
+            "ends_in_function_word": share,
+            "at_cap": share,
+            "repeated_ngrams": share,
+        }
+
     def target_tokens(
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
     ) -> NDArray[np.int32]:

@@ -20,7 +20,12 @@ from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.images import decode_image
 from rewardtune.records import Score, View
 from rewardtune.tasks.colorization.codec import colour_image, grey, in_image, label_maps
-from rewardtune.tasks.colorization.definition import HueRange, VividRule, round_to_levels
+from rewardtune.tasks.colorization.definition import (
+    NUM_HUE_BINS,
+    HueRange,
+    VividRule,
+    round_to_levels,
+)
 from rewardtune.tasks.colorization.kernel import colour_rewards
 from rewardtune.tasks.colorization.metric import colour_metrics, lightness_psnr, psnr
 from rewardtune.tasks.colorization.probe import ColorizationProbe
@@ -86,6 +91,11 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         return score_pictures(results, annotations, options)
+
+    @property
+    def score_bounds(self) -> dict[str, tuple[float, float]]:
+        most = float(np.log(NUM_HUE_BINS))
+        return {"reward": (0.0, most), "vivid": (0.0, 1.0), "entropy": (0.0, most)}
 
     @property
     def _reading(self) -> _Reading:

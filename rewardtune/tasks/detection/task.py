@@ -132,6 +132,24 @@ class DetectionTask(TokenTask):
             smoothing=self._config.class_weight_smoothing,
         )
 
+    @property
+    def score_bounds(self) -> dict[str, tuple[float, float]]:
+        """Every box finds one object at best, and finds a found one again at worst."""
+        best = float(self.class_weight_C.max())
+        per_box = (-self._config.duplicate_penalty * best, best)
+        all_boxes = (self._config.max_boxes * per_box[0], self._config.max_boxes * per_box[1])
+        return {
+            "reward": all_boxes,
+            "match": (0.0, all_boxes[1]),
+            "duplicate_penalty": (all_boxes[0], 0.0),
+            "boxes": (0.0, float(self._config.max_boxes)),
+            "duplicate_ratio": (0.0, 1.0),
+            "match_iou": (0.0, 1.0),
+            "is_duplicate": (0.0, 1.0),
+            "step_reward": per_box,
+            "class_reward": per_box,
+        }
+
     def target_tokens(
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
     ) -> NDArray[np.int32]:

@@ -104,6 +104,20 @@ class PanopticTask(StageOneTask[PanopticOptions]):
     ) -> dict[str, Any]:
         return score_maps(results, annotations, options, progress=progress)
 
+    @property
+    def score_bounds(self) -> dict[str, tuple[float, float]]:
+        """Every pair of class and instance that stage I can paint is one segment at most."""
+        outputs = self._codec.config.outputs
+        most = float(outputs["semantics"] * outputs["instances"])
+        worst = -self._options.false_positive_weight * most
+        return {
+            "reward": (worst, most),
+            "matched_iou": (0.0, most),
+            "false_positive_penalty": (worst, 0.0),
+            "true_positives": (0.0, most),
+            "false_positives": (0.0, most),
+        }
+
     def target_tokens(
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
     ) -> NDArray[np.int32]:

@@ -16,6 +16,10 @@ implementation keeps the rules below and passes tests/rewardtune/transport/queue
   all, kill a job; so do ``max_deliveries`` deliveries that nobody reported on. A dead job keeps a
   dead letter, and is a result without a score, so that its batch closes.
 - **Give back** returns a job at once, as if it had never been leased.
+- **Nothing in it is trusted.** A put carries the run's seal of the group, a result carries it back
+  with the name of its worker. What the learner finds wrong it refuses: the result is forgotten and
+  counted against that worker, and the job waits again behind those that wait, with the failures it
+  had; or it is forgotten too, so that the group is drawn again.
 - **A term** fences: opening one forgets everything of older ones, and everything that names an
   older one raises ``StaleTerm``.
 - **Admission is the only back-pressure**: more unconsumed ordinals than the term's capacity are a
@@ -32,6 +36,10 @@ from typing import Protocol
 
 class QueueUnavailable(ConnectionError):
     """The queue cannot be reached, or has lost the term (restarted, wiped): try again."""
+
+
+class QueueDamaged(QueueUnavailable):
+    """Somebody has written into the queue what no queue writes: the learner clears it."""
 
 
 class QueueRefused(RuntimeError):
@@ -64,6 +72,10 @@ class Term:
     """The run's spec for workers, as ``reward_workers.scoring.spec`` writes it."""
     capacity: int
     """Ordinals that may be unconsumed at once: (depth + 1) batches."""
+    run_id: str = ""
+    """Of the run: a queue serves one."""
+    seal: bytes = b""
+    """The run's, by which its learners know a term that one of them opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,8 @@ class Job:
     """How many times it has been handed out, this time included."""
     lease: str
     """Names this delivery; meaningless to anyone but the queue."""
+    seal: bytes = b""
+    """What was put with the group; meaningless to anyone but the run's learner."""
 
 
 class CommitOutcome(StrEnum):
@@ -119,6 +133,10 @@ class Result:
     """A scored group."""
     dead: bytes | None = None
     """The group, which nobody could score."""
+    seal: bytes = b""
+    """What was put with the group, if the result is of it."""
+    worker: str = field(default="", compare=False)
+    """Who reported it, by the name that it gave itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +196,15 @@ class QueueStats:
     dead: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
     """By kind."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Results that the learner refused, by worker: ``MAX_NAMED`` of them, the others together."""
+    bad_entries: int = 0
+    """What lay among the jobs and was none."""
+
+
+MAX_NAMED = 100
+"""Workers whose refused results are counted each for itself."""
+OTHERS = "(others)"
 
 
 class JobQueue(Protocol):
@@ -191,20 +218,28 @@ class JobQueue(Protocol):
 
     # The learner and whoever places draws.
 
-    def open_term(self, term: Term, *, frontier: int) -> None:
+    def open_term(self, term: Term, *, frontier: int, afresh: bool = False) -> None:
         """Take the queue over; again for the same term: assert it after a reconnect.
 
         A queue that already knows the term keeps what it holds, and its frontier if that is
-        higher.
+        higher. Any other forgets all that lies in it before anybody can lease.
+
+        Args:
+            afresh: forget everything, and believe nothing that the queue says of its term: for
+                a learner that knows that no learner wrote it.
 
         Raises:
             StaleTerm: a higher term was opened.
-            QueueRefused: it knows the term with another spec: it is another run's.
+            QueueRefused: it is another run's, or knows the term with another spec.
+            QueueDamaged: what it says of its term is nonsense.
         """
         ...
 
-    def put(self, term: int, ordinal: int, body: bytes) -> bool:
+    def put(self, term: int, ordinal: int, body: bytes, *, seal: bytes = b"") -> bool:
         """Admit a job; False if there is nothing to do.
+
+        Args:
+            seal: handed out with the job, and back with its result.
 
         Raises:
             QueueFull: the ordinal is ``capacity`` or more beyond the frontier.
@@ -220,6 +255,15 @@ class JobQueue(Protocol):
 
     def results(self, term: int, ordinals: Sequence[int]) -> dict[int, Result]:
         """Those that have one; they stay until consumed."""
+        ...
+
+    def refuse(self, term: int, ordinal: int, *, worker: str, keep_group: bool) -> None:
+        """Forget a result, and count it against the worker that reported it.
+
+        Args:
+            keep_group: the job waits again, if the queue still has its body; otherwise it is
+                forgotten too, and missing.
+        """
         ...
 
     def wait(self, term: int, *, timeout_seconds: float) -> None:

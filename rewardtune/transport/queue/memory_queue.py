@@ -50,14 +50,14 @@ class MemoryJobQueue:
         with self._lock:
             return self._state.num_rings
 
-    def open_term(self, term: Term, *, frontier: int) -> None:
+    def open_term(self, term: Term, *, frontier: int, afresh: bool = False) -> None:
         with self._lock:
-            self._state.open_term(term, frontier=frontier)
+            self._state.open_term(term, frontier=frontier, afresh=afresh)
             self._bell_rang.notify_all()
 
-    def put(self, term: int, ordinal: int, body: bytes) -> bool:
+    def put(self, term: int, ordinal: int, body: bytes, *, seal: bytes = b"") -> bool:
         with self._lock:
-            is_new = self._state.put(term, ordinal, body, now=self._clock())
+            is_new = self._state.put(term, ordinal, body, now=self._clock(), seal=seal)
             if is_new:
                 self._job_came.notify()
             return is_new
@@ -69,6 +69,13 @@ class MemoryJobQueue:
     def results(self, term: int, ordinals: Sequence[int]) -> dict[int, Result]:
         with self._lock:
             return self._state.results(term, ordinals)
+
+    def refuse(self, term: int, ordinal: int, *, worker: str, keep_group: bool) -> None:
+        with self._lock:
+            self._state.refuse(
+                term, ordinal, worker=worker, keep_group=keep_group, now=self._clock()
+            )
+            self._job_came.notify()
 
     def wait(self, term: int, *, timeout_seconds: float) -> None:
         with self._lock:
@@ -118,7 +125,7 @@ class MemoryJobQueue:
 
     def commit(self, job: Job, worker: str, scored: bytes) -> CommitOutcome:
         with self._lock:
-            outcome = self._state.commit(job, scored)
+            outcome = self._state.commit(job, scored, worker=worker)
             if outcome is CommitOutcome.ACCEPTED:
                 self._bell_rang.notify_all()
             return outcome

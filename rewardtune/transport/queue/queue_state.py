@@ -9,9 +9,11 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rewardtune.transport.queue.job_queue import (
+    MAX_NAMED,
+    OTHERS,
     CommitOutcome,
     DeadLetter,
     FailOutcome,
@@ -42,6 +44,7 @@ class _Entry:
     """In the order of puts."""
     ordinal: int
     body: bytes
+    seal: bytes
     put_at: float
     is_free: bool = True
     """Nobody's lease is running; the last one may still be renewed until somebody takes it."""
@@ -90,17 +93,25 @@ class QueueState:
         self._deadlines: list[tuple[float, int, _Entry]] = []
         self._num_free = 0
         self._results: dict[int, Result] = {}
+        self._settled: dict[int, _Entry] = {}
+        """Jobs that have their result, for as long as it may be refused."""
         self._dead_letters: deque[DeadLetter] = deque(maxlen=MAX_DEAD_LETTERS)
         self._redeliveries = 0
         self._duplicate_commits = 0
         self._stale_commits = 0
         self._num_dead = 0
         self._num_failures = dict.fromkeys(FailureKind, 0)
+        self._refused: dict[str, int] = {}
 
     # The learner and whoever places draws.
 
-    def open_term(self, term: Term, *, frontier: int) -> None:
-        known = self._term
+    def open_term(self, term: Term, *, frontier: int, afresh: bool = False) -> None:
+        known = None if afresh else self._term
+        if known is not None and term.run_id != known.run_id:
+            raise QueueRefused(
+                f"this is the queue of another run ({known.run_id or 'of no id'}): give this run "
+                "another name"
+            )
         if known is not None and term.number == known.number:
             if term.spec != known.spec:
                 raise QueueRefused(
@@ -116,7 +127,7 @@ class QueueState:
             self._term, self._frontier = term, frontier
         self.num_rings += 1
 
-    def put(self, term: int, ordinal: int, body: bytes, *, now: float) -> bool:
+    def put(self, term: int, ordinal: int, body: bytes, *, now: float, seal: bytes = b"") -> bool:
         known = self._known(term)
         if ordinal >= self._frontier + known.capacity:
             raise QueueFull(
@@ -126,11 +137,9 @@ class QueueState:
             )
         if ordinal < self._frontier or ordinal in self._entries or ordinal in self._results:
             return False
-        entry = _Entry(place=self._num_puts, ordinal=ordinal, body=body, put_at=now)
-        self._num_puts += 1
-        self._entries[ordinal] = entry
-        self._fresh.append(entry)
-        self._num_free += 1
+        self._enqueue(
+            _Entry(place=self._num_puts, ordinal=ordinal, body=body, seal=seal, put_at=now)
+        )
         return True
 
     def missing(self, term: int, ordinals: Sequence[int]) -> list[int]:
@@ -146,6 +155,25 @@ class QueueState:
     def results(self, term: int, ordinals: Sequence[int]) -> dict[int, Result]:
         self._known(term)
         return {ordinal: self._results[ordinal] for ordinal in ordinals if ordinal in self._results}
+
+    def refuse(self, term: int, ordinal: int, *, worker: str, keep_group: bool, now: float) -> None:
+        self._known(term)
+        if self._results.pop(ordinal, None) is None:
+            return
+        name = worker if worker in self._refused or len(self._refused) < MAX_NAMED else OTHERS
+        self._refused[name] = self._refused.get(name, 0) + 1
+        done = self._settled.pop(ordinal, None)
+        if keep_group and done is not None:
+            again = _Entry(
+                place=self._num_puts,
+                ordinal=ordinal,
+                body=done.body,
+                seal=done.seal,
+                put_at=now,
+                failures=done.failures,
+                deliveries=len(done.failures),
+            )
+            self._enqueue(again)
 
     def check_term(self, term: int) -> None:
         """Raises:
@@ -186,14 +214,14 @@ class QueueState:
         self._start_lease(entry, now=now)
         return True
 
-    def commit(self, job: Job, scored: bytes) -> CommitOutcome:
+    def commit(self, job: Job, scored: bytes, *, worker: str = "") -> CommitOutcome:
         if not self._is_awaited(job):
             self._stale_commits += 1
             return CommitOutcome.STALE
         if job.ordinal in self._results:
             self._duplicate_commits += 1
             return CommitOutcome.DUPLICATE
-        self._settle(job.ordinal, Result(scored=scored))
+        self._settle(job.ordinal, Result(scored=scored, seal=job.seal, worker=worker))
         return CommitOutcome.ACCEPTED
 
     def fail(self, job: Job, worker: str, failure: Failure) -> FailOutcome:
@@ -231,6 +259,7 @@ class QueueState:
             stale_commits=self._stale_commits,
             dead=self._num_dead,
             failures={kind.value: count for kind, count in self._num_failures.items()},
+            refused=dict(self._refused),
         )
 
     def dead_letters(self) -> list[DeadLetter]:
@@ -265,6 +294,7 @@ class QueueState:
             if ordinal in self._entries:
                 self._remove(self._entries[ordinal])
             self._results.pop(ordinal, None)
+            self._settled.pop(ordinal, None)
         self._frontier = max(self._frontier, before)
 
     # Leases.
@@ -318,6 +348,7 @@ class QueueState:
             body=entry.body,
             delivery=entry.deliveries,
             lease=entry.lease,
+            seal=entry.seal,
         )
 
     def _start_lease(self, entry: _Entry, *, now: float) -> None:
@@ -353,6 +384,12 @@ class QueueState:
 
     # What becomes of jobs.
 
+    def _enqueue(self, entry: _Entry) -> None:
+        self._num_puts += 1
+        self._entries[entry.ordinal] = entry
+        self._fresh.append(entry)
+        self._num_free += 1
+
     def _is_here(self, entry: _Entry) -> bool:
         return self._entries.get(entry.ordinal) is entry
 
@@ -375,11 +412,13 @@ class QueueState:
         )
         self._dead_letters.append(letter)
         self._num_dead += 1
-        self._settle(entry.ordinal, Result(dead=entry.body))
+        self._settle(entry.ordinal, Result(dead=entry.body, seal=entry.seal, worker=entry.worker))
 
     def _settle(self, ordinal: int, result: Result) -> None:
-        if ordinal in self._entries:
-            self._remove(self._entries[ordinal])
+        entry = self._entries.get(ordinal)
+        if entry is not None:
+            self._settled[ordinal] = replace(entry)
+            self._remove(entry)
         self._results[ordinal] = result
         self.num_rings += 1
 

@@ -43,7 +43,7 @@ MAX_SLEEP_SECONDS = 1.0
 MAX_CALLERS = 10_000
 """Calls that may be in the actor at once, nearly all of them asleep."""
 
-_FREES_A_JOB = ("put", "fail", "give_back")
+_FREES_A_JOB = ("put", "refuse", "fail", "give_back")
 
 
 class QueueActor:
@@ -114,11 +114,11 @@ class RayJobQueue:
         self._where = where
         self._rings_heard = 0
 
-    def open_term(self, term: Term, *, frontier: int) -> None:
-        self._call("open_term", term, frontier=frontier)
+    def open_term(self, term: Term, *, frontier: int, afresh: bool = False) -> None:
+        self._call("open_term", term, frontier=frontier, afresh=afresh)
 
-    def put(self, term: int, ordinal: int, body: bytes) -> bool:
-        return bool(self._call("put", term, ordinal, body))
+    def put(self, term: int, ordinal: int, body: bytes, *, seal: bytes = b"") -> bool:
+        return bool(self._call("put", term, ordinal, body, seal=seal))
 
     def missing(self, term: int, ordinals: Sequence[int]) -> list[int]:
         found: list[int] = self._call("missing", term, ordinals)
@@ -127,6 +127,9 @@ class RayJobQueue:
     def results(self, term: int, ordinals: Sequence[int]) -> dict[int, Result]:
         found: dict[int, Result] = self._call("results", term, ordinals)
         return found
+
+    def refuse(self, term: int, ordinal: int, *, worker: str, keep_group: bool) -> None:
+        self._call("refuse", term, ordinal, worker=worker, keep_group=keep_group)
 
     def wait(self, term: int, *, timeout_seconds: float) -> None:
         until = time.monotonic() + timeout_seconds

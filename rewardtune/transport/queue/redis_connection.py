@@ -98,7 +98,7 @@ def own_errors(where: str) -> Iterator[None]:
         ) from error
     except redis.ResponseError as error:
         text = str(error)
-        if _lacks_right(error):
+        if lacks_right(error):
             raise QueueRefused(
                 f"Redis at {where} denies its user something the queue needs ({text}): give the "
                 "user the run's keys, ~{RUN}:*, and that command"
@@ -112,12 +112,19 @@ def own_errors(where: str) -> Iterator[None]:
             raise QueueUnavailable(
                 f"Redis at {where} has lost the work stream: the learner opens its term again"
             ) from error
-        if _PASSING.search(text) or isinstance(error, redis.ReadOnlyError):
+        if is_passing(error):
             raise QueueUnavailable(f"Redis at {where} cannot serve now: {text}") from error
         raise
 
 
-def _lacks_right(error: redis.ResponseError) -> bool:
+def is_passing(error: redis.ResponseError) -> bool:
+    """It ends by itself or by an operator's hand: memory that is full, a replica, a busy script."""
+    full = isinstance(error, redis.OutOfMemoryError) or "OOM command not allowed" in str(error)
+    readonly = isinstance(error, redis.ReadOnlyError)
+    return full or readonly or _PASSING.search(str(error)) is not None
+
+
+def lacks_right(error: redis.ResponseError) -> bool:
     """Of the user itself, or of the user within a script, which Redis words its own way."""
     within_script = ("ACL failure in script", "can't run this command", "can't access at least one")
     return isinstance(error, redis.exceptions.NoPermissionError) or any(

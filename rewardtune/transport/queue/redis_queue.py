@@ -9,14 +9,17 @@ learner sleeps on a stream of one entry, which wakes all who read it.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
 import redis
-from redis.commands.core import Script
+from redis.exceptions import NoPermissionError, NoScriptError
 
 from rewardtune.transport.queue import redis_scripts
 from rewardtune.transport.queue.job_queue import (
@@ -26,6 +29,7 @@ from rewardtune.transport.queue.job_queue import (
     Failure,
     FailureKind,
     Job,
+    QueueDamaged,
     QueueFull,
     QueueLimits,
     QueueRefused,
@@ -36,6 +40,8 @@ from rewardtune.transport.queue.job_queue import (
     WorkerRecord,
 )
 from rewardtune.transport.queue.redis_connection import (
+    is_passing,
+    lacks_right,
     open_connection,
     own_errors,
     without_password,
@@ -47,7 +53,11 @@ MAX_SLEEP_SECONDS = 1.0
 
 _USUAL_LIMITS = QueueLimits()
 _WORKER_COUNTS = ("num_scorers", "busy", "num_groups")
-_COUNTS = ("results", "redeliveries", "duplicate_commits", "stale_commits", "dead")
+_COUNTS = (
+    *("results", "redeliveries", "duplicate_commits", "stale_commits", "dead", "bad_entries"),
+)
+_SIZE = struct.Struct(">H")
+"""Of a result's worker and of its seal, before each."""
 
 
 class RedisJobQueue:
@@ -62,7 +72,7 @@ class RedisJobQueue:
         self._limits = limits
         self._where = where
         self._bell_seen: Any = "0-0"
-        self._scripts: dict[str, Script] = {}
+        self._hashes: dict[str, str] = {}
 
     @classmethod
     def connect(cls, url: str, *, run: str, limits: QueueLimits = _USUAL_LIMITS) -> RedisJobQueue:
@@ -79,9 +89,9 @@ class RedisJobQueue:
             raise ValueError(f"lease_seconds must be 0.001 or more, got {limits.lease_seconds}")
         return cls(open_connection(url), run=run, limits=limits, where=without_password(url))
 
-    def open_term(self, term: Term, *, frontier: int) -> None:
+    def open_term(self, term: Term, *, frontier: int, afresh: bool = False) -> None:
         self._call(
-            redis_scripts.OPEN_TERM,
+            "OPEN_TERM",
             term.number,
             term.spec,
             term.capacity,
@@ -90,60 +100,74 @@ class RedisJobQueue:
             self._limits.same_exception,
             self._limits.max_crashes,
             self._limits.max_deliveries,
+            term.run_id,
+            term.seal,
+            int(afresh),
         )
+        if afresh:
+            self._bell_seen = "0-0"
 
-    def put(self, term: int, ordinal: int, body: bytes) -> bool:
-        return self._call(redis_scripts.PUT, term, ordinal, body) == [1]
+    def put(self, term: int, ordinal: int, body: bytes, *, seal: bytes = b"") -> bool:
+        return self._call("PUT", term, ordinal, body, seal) == [1]
 
     def missing(self, term: int, ordinals: Sequence[int]) -> list[int]:
-        return [int(ordinal) for ordinal in self._call(redis_scripts.MISSING, term, *ordinals)]
+        return [int(ordinal) for ordinal in self._call("MISSING", term, *ordinals)]
 
     def results(self, term: int, ordinals: Sequence[int]) -> dict[int, Result]:
-        answer = self._call(redis_scripts.RESULTS, term, *ordinals)
+        answer = self._call("RESULTS", term, *ordinals)
         return {int(ordinal): _result(stored) for ordinal, stored in _grouped(answer, 2)}
+
+    def refuse(self, term: int, ordinal: int, *, worker: str, keep_group: bool) -> None:
+        self._call("REFUSE", term, ordinal, worker, int(keep_group))
 
     def wait(self, term: int, *, timeout_seconds: float) -> None:
         until = time.monotonic() + timeout_seconds
         while True:
-            self._call(redis_scripts.FENCE, term)
+            self._call("FENCE", term)
             left = until - time.monotonic()
             if left <= 0:
                 return
             block_ms = max(1, round(min(left, MAX_SLEEP_SECONDS) * 1000))
-            with own_errors(self._where):
+            with self._errors():
                 rung: Any = self._client.xread({self._key("bell"): self._bell_seen}, block=block_ms)
             if rung:
                 self._bell_seen, told = rung[0][1][-1]
-                if int(told[b"term"]) == term:
+                if told.get(b"term") == b"%d" % term:
                     return
 
     def consume(self, term: int, *, before: int) -> None:
-        self._call(redis_scripts.CONSUME, term, before)
+        self._call("CONSUME", term, before)
 
     def term(self) -> Term | None:
-        with own_errors(self._where):
-            found: Any = self._client.hmget(self._key("term"), ["number", "spec", "capacity"])
-        number, spec, capacity = found
+        names = ["number", "spec", "capacity", "run_id", "seal"]
+        with self._errors():
+            found: Any = self._client.hmget(self._key("term"), names)
+        number, spec, capacity, run_id, seal = found
         if number is None:
             return None
-        return Term(number=int(number), spec=spec, capacity=int(capacity))
+        try:
+            return Term(
+                int(number), spec or b"", int(capacity), (run_id or b"").decode(), seal or b""
+            )
+        except (TypeError, ValueError):
+            raise self._damaged("its term") from None
 
     def heartbeat(self, record: WorkerRecord, *, ttl_seconds: float) -> bool:
         told = [
             part for field in fields(record) for part in (field.name, getattr(record, field.name))
         ]
         ttl_ms = max(1, round(ttl_seconds * 1000))
-        return self._call(redis_scripts.HEARTBEAT, record.worker, ttl_ms, *told) == [1]
+        return self._call("HEARTBEAT", record.worker, ttl_ms, *told) == [1]
 
     def deregister(self, worker: str) -> None:
-        self._call(redis_scripts.DEREGISTER, worker)
+        self._call("DEREGISTER", worker)
 
     def lease(
         self, worker: str, *, reward_digest: str, max_jobs: int, timeout_seconds: float
     ) -> list[Job]:
         until = time.monotonic() + timeout_seconds
         while True:
-            term, *taken = self._call(redis_scripts.TAKE, worker, reward_digest, max_jobs)
+            term, *taken = self._call("TAKE", worker, reward_digest, max_jobs)
             left = until - time.monotonic()
             if taken or left <= 0:
                 return [
@@ -153,24 +177,25 @@ class RedisJobQueue:
                         body=body,
                         delivery=int(delivery),
                         lease=lease.decode(),
+                        seal=seal,
                     )
-                    for ordinal, body, delivery, lease in _grouped(taken, 4)
+                    for ordinal, body, delivery, lease, seal in _grouped(taken, 5)
                 ]
             sleep = min(left, MAX_SLEEP_SECONDS, self._limits.lease_seconds / 3)
-            with own_errors(self._where):
+            with self._errors():
                 # To Redis a timeout of 0 is for ever, and less than a millisecond is 0.
                 self._client.blpop([self._key("calls")], timeout=max(0.01, sleep))
 
     def renew(self, job: Job, worker: str) -> bool:
-        return self._call(redis_scripts.RENEW, job.term, job.ordinal, worker, job.lease) == [1]
+        return self._call("RENEW", job.term, job.ordinal, worker, job.lease) == [1]
 
     def commit(self, job: Job, worker: str, scored: bytes) -> CommitOutcome:
-        (outcome,) = self._call(redis_scripts.COMMIT, job.term, job.ordinal, scored)
+        (outcome,) = self._call("COMMIT", job.term, job.ordinal, worker, job.seal, scored)
         return CommitOutcome(outcome.decode())
 
     def fail(self, job: Job, worker: str, failure: Failure) -> FailOutcome:
         (outcome,) = self._call(
-            redis_scripts.FAIL,
+            "FAIL",
             job.term,
             job.ordinal,
             worker,
@@ -182,21 +207,21 @@ class RedisJobQueue:
         return FailOutcome(outcome.decode())
 
     def give_back(self, job: Job, worker: str) -> None:
-        self._call(redis_scripts.GIVE_BACK, job.term, job.ordinal, worker, job.lease)
+        self._call("GIVE_BACK", job.term, job.ordinal, worker, job.lease)
 
     def workers(self) -> list[WorkerRecord]:
-        found = [_worker_record(told) for told in self._call(redis_scripts.LIST_WORKERS)]
-        return sorted(found, key=lambda record: record.worker)
+        found = [_worker_record(told) for told in self._call("LIST_WORKERS")]
+        return sorted((r for r in found if r is not None), key=lambda record: record.worker)
 
     def request_drain(self, worker: str) -> None:
-        self._call(redis_scripts.REQUEST_DRAIN, worker)
+        self._call("REQUEST_DRAIN", worker)
 
     def stats(self) -> QueueStats:
         counts = [*_COUNTS, *(f"failures:{kind}" for kind in FailureKind)]
-        term, frontier, jobs, pending, loose, age_ms, *found = map(
-            int, self._call(redis_scripts.STATS, *counts)
-        )
-        count = dict(zip(counts, found or [0] * len(counts), strict=True))
+        answer = self._call("STATS", *counts)
+        term, frontier, jobs, pending, loose, age_ms = map(int, answer[:6])
+        refused, found = answer[6], map(int, answer[7:] or [0] * len(counts))
+        count = dict(zip(counts, found, strict=True))
         return QueueStats(
             term=term,
             frontier=frontier,
@@ -204,13 +229,19 @@ class RedisJobQueue:
             leased=pending - loose,
             oldest_seconds=age_ms / 1000,
             failures={kind.value: count[f"failures:{kind}"] for kind in FailureKind},
+            refused={
+                _text(worker): int(number)
+                for worker, number in _grouped(refused, 2)
+                if number.isdigit()
+            },
             **{name: count[name] for name in _COUNTS},
         )
 
     def dead_letters(self) -> list[DeadLetter]:
-        with own_errors(self._where):
+        with self._errors():
             entries: Any = self._client.xrange(self._key("letters"))
-        return [_dead_letter(told) for _, told in entries]
+        letters = [_dead_letter(told) for _, told in entries]
+        return [letter for letter in letters if letter is not None]
 
     def close(self) -> None:
         self._client.close()
@@ -218,14 +249,12 @@ class RedisJobQueue:
     def _key(self, name: str) -> str:
         return f"{{{self._run}}}:{name}"
 
-    def _call(self, text: str, *arguments: Any) -> list[Any]:
+    def _call(self, name: str, *arguments: Any) -> list[Any]:
         """What the script answered, if it did not refuse."""
-        if text not in self._scripts:
-            self._scripts[text] = self._client.register_script(redis_scripts.SHARED + text)
         word: bytes
         answer: list[Any]
-        with own_errors(self._where):
-            word, *answer = self._scripts[text](keys=[self._key("term")], args=arguments)
+        with self._errors():
+            word, *answer = self._run_script(name, arguments)
         match word:
             case b"ok":
                 return answer
@@ -244,11 +273,13 @@ class RedisJobQueue:
                     f"term {arguments[0]} of run '{self._run}' is over: term {int(answer[0])} has "
                     "taken over its queue"
                 )
+            case b"damaged":
+                raise self._damaged(_text(answer[0]))
             case b"other_run":
                 raise QueueRefused(
-                    f"the queue '{self._run}' at {self._where} is a queue of another run, whose "
-                    f"term {arguments[0]} has another spec: give this run another name or another "
-                    "database number"
+                    f"the queue '{self._run}' at {self._where} is a queue of another run "
+                    f"({_text(answer[0]) or 'of no id'}): give this run another name or another "
+                    f"database number, or, if that run is gone, DEL {self._key('term')} there"
                 )
             case _:
                 frontier, capacity = map(int, answer)
@@ -257,14 +288,72 @@ class RedisJobQueue:
                     f"and room for {capacity}, the last admitted is {frontier + capacity - 1}"
                 )
 
+    def _run_script(self, name: str, arguments: Sequence[Any]) -> Any:
+        """By its hash alone: who may load scripts may have Redis run any."""
+        script = redis_scripts.whole_script(name)
+        if script not in self._hashes:
+            self._hashes[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        told = (self._hashes[script], 1, self._key("term"), *arguments)
+        try:
+            return self._client.evalsha(*told)
+        except NoScriptError:
+            self._load_scripts()
+            return self._client.evalsha(*told)
+
+    def _load_scripts(self) -> None:
+        try:
+            for script in redis_scripts.every_script():
+                self._client.script_load(script)
+        except NoPermissionError as error:
+            raise QueueUnavailable(
+                f"Redis at {self._where} does not know the queue's scripts, and its user may not "
+                "load them: the learner does when it opens its term; if it has, start this worker "
+                "from the version of the run"
+            ) from error
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        with own_errors(self._where):
+            try:
+                yield
+            except redis.ResponseError as error:
+                # A script that fails half way, or a key of another type: own scripts never do so
+                # with what they wrote themselves.
+                if re.search(r"user_script|Error running script|WRONGTYPE", str(error)) and not (
+                    lacks_right(error) or is_passing(error)
+                ):
+                    raise self._damaged(str(error)) from error
+                raise
+
+    def _damaged(self, what: str) -> QueueDamaged:
+        return QueueDamaged(
+            f"the queue of run '{self._run}' at {self._where} holds what no queue writes ({what}): "
+            "the learner clears it; see who has its password"
+        )
+
 
 def _grouped(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[i : i + size] for i in range(0, len(values), size)]
 
 
 def _result(stored: bytes) -> Result:
-    tag, body = stored[:1], stored[1:]
-    return Result(scored=body) if tag == b"s" else Result(dead=body)
+    """As it was stored; what nobody can have committed is a score of no bytes, by nobody."""
+    try:
+        tag, place, told = stored[:1], 1, []
+        for _ in ("worker", "seal"):
+            (size,) = _SIZE.unpack_from(stored, place)
+            place += _SIZE.size + size
+            told.append(stored[place - size : place])
+    except struct.error:
+        return Result(scored=b"")
+    worker, body = _text(told[0]), stored[place:]
+    if tag == b"d":
+        return Result(dead=body, seal=told[1], worker=worker)
+    return Result(scored=body, seal=told[1], worker=worker)
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")
 
 
 def _bytes(text: str) -> bytes:
@@ -272,25 +361,36 @@ def _bytes(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def _worker_record(told: Sequence[bytes]) -> WorkerRecord:
-    text: dict[str, Any] = {name.decode(): value.decode() for name, value in _grouped(told, 2)}
-    counts: dict[str, Any] = {name: int(text.pop(name)) for name in _WORKER_COUNTS if name in text}
-    core_seconds = float(text.pop("core_seconds", 0.0))
-    return WorkerRecord(**text, **counts, core_seconds=core_seconds)
+def _worker_record(told: Sequence[bytes]) -> WorkerRecord | None:
+    """None for what no worker said."""
+    try:
+        text: dict[str, Any] = {name.decode(): value.decode() for name, value in _grouped(told, 2)}
+        counts: dict[str, Any] = {
+            name: int(text.pop(name)) for name in _WORKER_COUNTS if name in text
+        }
+        core_seconds = float(text.pop("core_seconds", 0.0))
+        return WorkerRecord(**text, **counts, core_seconds=core_seconds)
+    except (TypeError, ValueError):
+        return None
 
 
-def _dead_letter(told: dict[bytes, bytes]) -> DeadLetter:
+def _dead_letter(told: dict[bytes, bytes]) -> DeadLetter | None:
+    """None for what no queue wrote."""
+
     def failure(i: int) -> Failure:
         def part(name: str) -> str:
             return told[f"failure:{i}:{name}".encode()].decode()
 
         return Failure(FailureKind(part("kind")), part("message"), part("traceback"))
 
-    return DeadLetter(
-        term=int(told[b"term"]),
-        ordinal=int(told[b"ordinal"]),
-        body=told[b"body"],
-        failures=tuple(failure(1 + i) for i in range(int(told[b"num_failures"]))),
-        worker=told[b"worker"].decode(),
-        reward_digest=told[b"reward_digest"].decode(),
-    )
+    try:
+        return DeadLetter(
+            term=int(told[b"term"]),
+            ordinal=int(told[b"ordinal"]),
+            body=told[b"body"],
+            failures=tuple(failure(1 + i) for i in range(int(told[b"num_failures"]))),
+            worker=told[b"worker"].decode(),
+            reward_digest=told[b"reward_digest"].decode(),
+        )
+    except (KeyError, ValueError):
+        return None

@@ -194,6 +194,21 @@ _ALL = (
         is_mirrored=True,
     ),
     Metric(
+        "queue_bad_entries_total",
+        Kind.COUNTER,
+        "Entries among the queue's jobs that were none, passed over; since the term began.",
+        _DRIVER,
+        is_mirrored=True,
+    ),
+    Metric(
+        "results_refused_total",
+        Kind.COUNTER,
+        "Results that the learner refused, by the worker that reported them; since the term began.",
+        _DRIVER,
+        labels={"worker": None},
+        is_mirrored=True,
+    ),
+    Metric(
         "queue_failures_total",
         Kind.COUNTER,
         "Failures that reward workers reported; since the term began.",

@@ -70,6 +70,7 @@ def test_a_real_driver_can_be_served(tmp_path: Path) -> None:
     config = tiny_tune(tmp_path / "data", tmp_path / "policy", tmp_path / "run")
     placement = Placement(
         settings="{}",
+        secret_settings="{}",
         num_learners=1,
         num_samplers=1,
         num_reward_workers=2,

@@ -78,6 +78,7 @@ class _Run:
             queue=self.queue,
             placement=Placement(
                 settings="",
+                secret_settings="",
                 num_learners=config.cluster.learners,
                 num_samplers=2,
                 num_reward_workers=num_workers,

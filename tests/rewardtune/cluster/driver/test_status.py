@@ -17,7 +17,13 @@ from tests.rewardtune.steered import STATS, STATUS
 from tests.rewardtune.tiny_run import SILENT, tiny_tune
 
 PLACEMENT = Placement(
-    settings="", num_learners=1, num_samplers=1, num_reward_workers=1, num_cpus={}, num_gpus={}
+    settings="",
+    secret_settings="",
+    num_learners=1,
+    num_samplers=1,
+    num_reward_workers=1,
+    num_cpus={},
+    num_gpus={},
 )
 
 

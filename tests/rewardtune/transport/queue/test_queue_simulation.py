@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ def test_two_thousand_schedules_of_faults_break_no_promise() -> None:
     assert reports == []
     assert result["violations"] == 0
     # It is no test if nothing goes wrong in it.
-    happened = ("kills", "wipes", "redeliveries", "duplicates", "stale", "invalid", "redraws")
+    happened = (
+        *("kills", "wipes", "redeliveries", "duplicates", "stale", "invalid", "redraws"),
+        *("lies", "refused"),
+    )
     counts = {name: result[name] for name in happened}
     assert all(isinstance(count, int) and count > 100 for count in counts.values()), counts
 
@@ -39,19 +43,19 @@ def test_a_schedule_follows_from_its_seed_alone() -> None:
 
 
 class LastWriterWins(QueueState):
-    def commit(self, job: Job, scored: bytes) -> CommitOutcome:
-        outcome = super().commit(job, scored)
+    def commit(self, job: Job, scored: bytes, *, worker: str = "") -> CommitOutcome:
+        outcome = super().commit(job, scored, worker=worker)
         if outcome is CommitOutcome.DUPLICATE:
-            self._settle(job.ordinal, Result(scored=scored))
+            self._settle(job.ordinal, Result(scored=scored, seal=job.seal))
         return outcome
 
 
 class StoresAndLetsTheJobStand(QueueState):
     """A commit in two steps, whose process dies between them."""
 
-    def commit(self, job: Job, scored: bytes) -> CommitOutcome:
+    def commit(self, job: Job, scored: bytes, *, worker: str = "") -> CommitOutcome:
         entry = self._entries.get(job.ordinal)
-        outcome = super().commit(job, scored)
+        outcome = super().commit(job, scored, worker=worker)
         if entry is not None and outcome is CommitOutcome.ACCEPTED:
             self._entries[job.ordinal] = entry
         return outcome
@@ -100,14 +104,14 @@ class NeverLetsALeaseEnd(QueueState):
 
 class CallsAFailureAScore(QueueState):
     def _settle(self, ordinal: int, result: Result) -> None:
-        super()._settle(ordinal, Result(scored=result.scored or result.dead))
+        super()._settle(ordinal, Result(scored=result.scored or result.dead, seal=result.seal))
 
 
 class QueuesWhatHasItsResult(QueueState):
-    def put(self, term: int, ordinal: int, body: bytes, *, now: float) -> bool:
+    def put(self, term: int, ordinal: int, body: bytes, *, now: float, seal: bytes = b"") -> bool:
         self.check_term(term)
         self._results.pop(ordinal, None)
-        return super().put(term, ordinal, body, now=now)
+        return super().put(term, ordinal, body, now=now, seal=seal)
 
 
 class CountsWhatIsGivenBack(QueueState):
@@ -122,9 +126,19 @@ class NeverMovesItsFrontier(QueueState):
 
 
 class ForgetsOnReopening(QueueState):
-    def open_term(self, term: Term, *, frontier: int) -> None:
+    def open_term(self, term: Term, *, frontier: int, afresh: bool = False) -> None:
         self._term = None
         super().open_term(term, frontier=frontier)
+
+
+class KeepsWhatIsRefused(QueueState):
+    def refuse(self, term: int, ordinal: int, *, worker: str, keep_group: bool, now: float) -> None:
+        self.check_term(term)
+
+
+class LosesTheSeal(QueueState):
+    def commit(self, job: Job, scored: bytes, *, worker: str = "") -> CommitOutcome:
+        return super().commit(replace(job, seal=b""), scored, worker=worker)
 
 
 class NamesNothingMissing(QueueState):
@@ -150,6 +164,8 @@ class NamesNothingMissing(QueueState):
         CountsWhatIsGivenBack,
         NeverMovesItsFrontier,
         ForgetsOnReopening,
+        KeepsWhatIsRefused,
+        LosesTheSeal,
         NamesNothingMissing,
     ],
 )
