@@ -243,8 +243,8 @@ class QueueSource:
         self._queue.open_term(self._term, frontier=self._frontier, afresh=True)
 
     def _tell(self, message: str) -> None:
-        _LOG.warning(message)
         if len(self._messages) < _MAX_MESSAGES:
+            _LOG.warning(message)
             self._messages.append(message)
         else:
             self._num_untold += 1

@@ -21,6 +21,7 @@ from rewardtune.cli import reward as reward_command
 from rewardtune.cli.export import export
 from rewardtune.cli.import_checkpoint import import_checkpoint
 from rewardtune.cli.operator import add_operator_commands
+from rewardtune.cli.redis_acl import redis_acl
 from rewardtune.cli.reward_server import reward_server
 from rewardtune.cli.reward_worker import reward_worker
 from rewardtune.cli.score import score
@@ -72,6 +73,7 @@ app.add_typer(reward_command.app, name="reward")
 app.command()(export)
 app.command()(reward_worker)
 app.command()(reward_server)
+app.command()(redis_acl)
 app.command()(import_checkpoint)
 app.command()(score)
 app.command()(sweep)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -18,15 +21,18 @@ from rewardtune.transport.queue.job_queue import (
     Failure,
     FailureKind,
     QueueRefused,
+    QueueUnavailable,
     Term,
     WorkerRecord,
 )
+from rewardtune.transport.queue.redis_acl import users
 from rewardtune.transport.queue.redis_queue import RedisJobQueue
 from tests.deploy.manifests import DEPLOY, of_kind
 from tests.rewardtune.transport.redis_server import RedisServer, redis_binaries
 
 FOLDER = DEPLOY / "redis"
 BINARIES = redis_binaries()
+REDIS_CLI = shutil.which("redis-cli")
 TERM = Term(number=1, spec=b"spec", capacity=4)
 PASSWORDS = {"learner": "a1b2", "worker": "c3d4"}
 
@@ -63,13 +69,23 @@ class KitServer(RedisServer):
         self._config.write_text(text)
         self.start()
 
+    @property
+    def has_functions(self) -> bool:
+        """It is 7 or newer."""
+        with closing(self.as_user("learner")) as client:
+            return int(client.info("server")["redis_version"].split(".")[0]) >= 7
+
     def queue(self, user: str, *, password: str = "", run: str = "digits") -> RedisJobQueue:
-        login = f"{user}:{password or PASSWORDS[user]}"
+        login = f"digits-{user}:{password or PASSWORDS[user]}"
         return RedisJobQueue.connect(f"redis://{login}@127.0.0.1:{self.port}/0", run=run)
 
     def as_user(self, user: str) -> redis.Redis:
         client: redis.Redis = redis.Redis(
-            port=self.port, username=user, password=PASSWORDS[user], protocol=2
+            retry=Retry(NoBackoff(), 0),
+            port=self.port,
+            username=f"digits-{user}",
+            password=PASSWORDS[user],
+            protocol=2,
         )
         return client
 
@@ -142,12 +158,68 @@ def test_a_worker_cannot_take_the_queue_over(server: KitServer) -> None:
         ["EVAL", "return 1", "0"],
         ["SET", "elsewhere", "1"],
         ["GET", "elsewhere"],
+        ["HSET", "{other}:term", "number", "9"],
+        ["DEL", "{other}:work"],
     ],
     ids=" ".join,
 )
 def test_nobody_may_do_more_than_work(server: KitServer, user: str, command: list[str]) -> None:
     with closing(server.as_user(user)) as client, pytest.raises(redis.exceptions.NoPermissionError):
         client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def test_a_worker_may_not_have_redis_run_what_it_likes(server: KitServer) -> None:
+    """A script without an end keeps everybody waiting, and only a restart ends it."""
+    with (
+        closing(server.as_user("worker")) as client,
+        pytest.raises(redis.exceptions.NoPermissionError),
+    ):
+        client.script_load("while true do end")
+
+
+def test_users_are_those_that_the_command_prints() -> None:
+    *_, learner, worker = (FOLDER / "users.acl").read_text().splitlines()
+    told = users("digits", learner=">LEARNER_PASSWORD", worker=">WORKER_PASSWORD")
+    assert [learner, worker] == told
+
+
+def probe(server: KitServer) -> int:
+    """The liveness probe's own command, on the server's port; its exit code."""
+    (stateful,) = of_kind("StatefulSet").values()
+    (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["exec"] == container["livenessProbe"]["exec"]
+    shell, option, script = container["livenessProbe"]["exec"]["command"]
+    script = script.replace("redis-cli", f"{REDIS_CLI} -h 127.0.0.1 -p {server.port}")
+    try:
+        return subprocess.run(
+            [shell, option, script], check=False, capture_output=True, timeout=1
+        ).returncode
+    except subprocess.TimeoutExpired:  # the kubelet's, which is 3 s
+        return 1
+
+
+@pytest.mark.skipif(REDIS_CLI is None, reason="redis-cli is not installed: the probe needs it")
+def test_a_server_that_is_busy_for_good_fails_its_probe(server: KitServer) -> None:
+    assert probe(server) == 0
+    with closing(server.as_user("learner")) as client, suppress(redis.ConnectionError):
+        endless = client.script_load("while true do end")
+        busy = threading.Thread(target=run_for_good, args=(client, endless))
+        busy.start()
+        try:
+            while probe(server) == 0:
+                assert busy.is_alive()
+            with socket.create_connection(("127.0.0.1", server.port)):
+                pass  # as a probe of the socket alone would see it
+        finally:
+            server.kill()
+            busy.join()
+            server.start()
+    assert probe(server) == 0
+
+
+def run_for_good(client: redis.Redis, script: str) -> None:
+    with suppress(redis.ConnectionError, redis.TimeoutError):
+        client.evalsha(script, 0)
 
 
 def test_without_the_right_password_nobody_gets_in(server: KitServer) -> None:
@@ -169,15 +241,20 @@ def written(server: KitServer) -> bool:
 
 
 def test_what_was_written_is_there_after_a_crash(server: KitServer) -> None:
-    with closing(server.queue("learner", run="crash")) as learner:
-        learner.open_term(TERM, frontier=0)
+    with closing(server.queue("learner")) as learner:
+        learner.open_term(TERM, frontier=0, afresh=True)
         assert learner.put(1, 0, b"body")
         until = time.monotonic() + 20
         while not written(server):
             assert time.monotonic() < until
         server.kill()
         server.start()
-        with closing(server.queue("worker", run="crash")) as worker:
+        with closing(server.queue("worker")) as worker:
+            # From Redis 7 on scripts are not in the file: who may load them does, all others wait.
+            if server.has_functions:
+                with pytest.raises(QueueUnavailable, match="may not load them: the learner does"):
+                    worker.lease("w", reward_digest="r", max_jobs=1, timeout_seconds=0)
+            assert learner.missing(1, [0]) == []
             (job,) = worker.lease("w", reward_digest="r", max_jobs=1, timeout_seconds=5)
             assert job.body == b"body"
 

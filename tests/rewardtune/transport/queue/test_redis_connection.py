@@ -17,17 +17,14 @@ from rewardtune.transport.queue.job_queue import (
     QueueRefused,
     QueueUnavailable,
 )
+from rewardtune.transport.queue.redis_acl import users
 from rewardtune.transport.queue.redis_connection import check_server, own_errors
 from rewardtune.transport.queue.redis_queue import RedisJobQueue
 from tests.rewardtune.transport.redis_clients import BOOM, RECORD, TERM, connected, lease
 from tests.rewardtune.transport.redis_server import RedisServer, running
 
-WORKER_RULES = (
-    "resetkeys ~{run}:* -@all +info +evalsha +script|load +blpop +hmget +hget +hset +hdel +hgetall "
-    "+hincrby +exists +del +get +set +llen +rpush +time +xadd +xack +xdel +xlen +xrange +xpending "
-    "+xclaim +xreadgroup +xgroup|delconsumer +sadd +srem +smembers +zscore +zrem +pexpire"
-)
-"""All that a reward worker needs of Redis, and no more."""
+# As ``rewardtune redis-acl run`` prints them.
+_, WORKER = users("run", learner="pw", worker="pw")
 
 
 @pytest.mark.parametrize("login", ["", ":wrong@", "nobody:secret@"])
@@ -130,8 +127,8 @@ def test_a_worker_with_rights_to_one_run_can_work_and_do_nothing_else(
     redis_binary: str, tmp_path: Path
 ) -> None:
     rules = [
-        f"user w on >pw {WORKER_RULES}",
-        f"user lame on >pw {WORKER_RULES.replace(' +xdel', '')}",
+        WORKER.replace("run-worker", "w"),
+        WORKER.replace("run-worker", "lame").replace(" +xdel", ""),
     ]
     with ExitStack() as stack:
         server = stack.enter_context(running(redis_binary, tmp_path, users=rules))
