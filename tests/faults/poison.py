@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--results", type=int, default=10_000)
     parser.add_argument("--commands", type=int, default=1_000)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--only", choices=("memory", "ray", "redis", "commands"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     told = parser.parse_args(arguments)

@@ -21,7 +21,6 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError, NoScriptError
 
-from rewardtune.transport.queue import redis_scripts
 from rewardtune.transport.queue.job_queue import (
     CommitOutcome,
     DeadLetter,
@@ -46,6 +45,7 @@ from rewardtune.transport.queue.redis_connection import (
     own_errors,
     without_password,
 )
+from rewardtune.transport.queue.redis_scripts.catalogue import every_script, whole_script
 from rewardtune.transport.term import StaleTerm
 
 MAX_SLEEP_SECONDS = 1.0
@@ -290,10 +290,10 @@ class RedisJobQueue:
 
     def _run_script(self, name: str, arguments: Sequence[Any]) -> Any:
         """By its hash alone: who may load scripts may have Redis run any."""
-        script = redis_scripts.whole_script(name)
-        if script not in self._hashes:
-            self._hashes[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        told = (self._hashes[script], 1, self._key("term"), *arguments)
+        if name not in self._hashes:
+            script = whole_script(name).encode()
+            self._hashes[name] = hashlib.sha1(script, usedforsecurity=False).hexdigest()
+        told = (self._hashes[name], 1, self._key("term"), *arguments)
         try:
             return self._client.evalsha(*told)
         except NoScriptError:
@@ -302,7 +302,7 @@ class RedisJobQueue:
 
     def _load_scripts(self) -> None:
         try:
-            for script in redis_scripts.every_script():
+            for script in every_script():
                 self._client.script_load(script)
         except NoPermissionError as error:
             raise QueueUnavailable(
