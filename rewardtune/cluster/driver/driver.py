@@ -248,6 +248,7 @@ class Driver:
         Raises:
             RunFailed: a service cannot be kept alive.
             StaleTerm: another start has taken the run over.
+            NotFinite: a step left the numbers.
             ConfigError, CheckpointError, OSError: as the learner says.
         """
         try:
