@@ -140,7 +140,7 @@ def test_a_rank_that_finds_something_else_than_rank_0_does_not_go_on(
     rank_0_is_fine: bool, error: type[Exception], said: str
 ) -> None:
     class Rank1(LocalShards):
-        rank = property(lambda self: 1)  # type: ignore[assignment]
+        rank = property(lambda self: 1)
 
         def decide(self, choice: int) -> int:
             return int(rank_0_is_fine)
