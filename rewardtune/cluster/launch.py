@@ -48,6 +48,7 @@ def tune_on_ray(
         ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix. Of a
             run directory that cannot be gone on with: before anything is started.
         RunFailed: a service cannot be kept alive.
+        NotFinite: as ``local.tune``.
     """
     # The driver computes nothing: it may stand on a node without the GPU that others have.
     parts = assemble(config, on_cpu=True)
