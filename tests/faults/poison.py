@@ -113,7 +113,11 @@ class Forger:
         self._target = target
         self._rng = random.Random(seed)
         self._left = {"entries": entries, "results": results, "commands": commands}
+        self._total = max(1, entries + results + commands)
         self.counts: Counter[str] = Counter()
+
+    def is_ahead(self, share: float) -> bool:
+        return 1 - sum(self._left.values()) / self._total >= share
 
     def __call__(self, term: Term, spec: ScoringSpec, stop: threading.Event) -> None:
         queue = self._target.as_worker()
@@ -245,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--results", type=int, default=10_000)
     parser.add_argument("--commands", type=int, default=1_000)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--only", choices=("memory", "ray", "redis", "commands"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     told = parser.parse_args(arguments)
