@@ -50,7 +50,7 @@ class _Later:
 
 def scored_batch() -> list[ScoredGroup]:
     """As the queue gives it: one group could not be scored, another is not finite."""
-    scored, _ = made_batch(4)
+    scored, _ = made_batch(6)
     scored = [scored_group(Result(scored=scored_group_to_bytes(each))) for each in scored]
     scored[2] = scored_group(Result(dead=group_to_bytes(scored[2].group)))
     assert not scored[2].score.is_valid
