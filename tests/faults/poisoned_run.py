@@ -161,8 +161,8 @@ class _Running:
 
     @property
     def share(self) -> float:
-        """How much of its steps the run has taken."""
-        return self._tuning.learner.policy_version / self._parts.config.learner.num_steps
+        """How much of its steps the run will have taken after this one."""
+        return (1 + self._tuning.learner.policy_version) / self._parts.config.learner.num_steps
 
     def open(self) -> None:
         self._tuning.restore({})

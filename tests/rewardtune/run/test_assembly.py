@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import rewardtune.run.assembly
 from reward_workers.scoring import resolved
@@ -44,11 +45,13 @@ def test_whoever_begins_with_the_policy_file_refuses_another(config: RunConfig) 
     pinned = assemble(config).config
     assert pinned.policy.checkpoint is not None
     other = load_policy(pinned.policy.checkpoint)
+    with torch.no_grad():
+        next(other.policy.parameters()).mul_(0.5)
     save_policy(
         pinned.policy.checkpoint,
         other.policy,
         vocabulary=other.vocabulary,
-        provenance={**other.provenance, "step": -1},
+        provenance=other.provenance,
     )
     assert assemble_service(pinned).config == pinned  # its weights come from the learner
     with pytest.raises(ConfigError, match=r"policy\.checkpoint = .* has digest .* but this run"):
