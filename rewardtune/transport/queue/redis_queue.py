@@ -56,6 +56,8 @@ _WORKER_COUNTS = ("num_scorers", "busy", "num_groups")
 _COUNTS = (
     *("results", "redeliveries", "duplicate_commits", "stale_commits", "dead", "bad_entries"),
 )
+MAX_NAME_BYTES = 1000
+"""Of a worker's name that is kept with a result."""
 _SIZE = struct.Struct(">H")
 """Of a result's worker and of its seal, before each."""
 
@@ -190,7 +192,7 @@ class RedisJobQueue:
         return self._call("RENEW", job.term, job.ordinal, worker, job.lease) == [1]
 
     def commit(self, job: Job, worker: str, scored: bytes) -> CommitOutcome:
-        (outcome,) = self._call("COMMIT", job.term, job.ordinal, worker, job.seal, scored)
+        (outcome,) = self._call("COMMIT", job.term, job.ordinal, _stored(worker, job.seal, scored))
         return CommitOutcome(outcome.decode())
 
     def fail(self, job: Job, worker: str, failure: Failure) -> FailOutcome:
@@ -334,6 +336,11 @@ class RedisJobQueue:
 
 def _grouped(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+def _stored(worker: str, seal: bytes, scored: bytes) -> bytes:
+    name = worker.encode()[:MAX_NAME_BYTES]
+    return b"".join((b"s", _SIZE.pack(len(name)), name, _SIZE.pack(len(seal)), seal, scored))
 
 
 def _result(stored: bytes) -> Result:

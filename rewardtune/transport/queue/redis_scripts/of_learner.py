@@ -71,10 +71,12 @@ if refused then return refused end
 local ordinal = tonumber(ARGV[2])
 if ordinal < frontier then return {'ok', 0} end
 if ordinal >= frontier + capacity then return {'full', known[2], known[3]} end
-if has_result(ARGV[2]) or is_queued(ARGV[2]) then return {'ok', 0} end
+local key = job_key(ARGV[2])
+local is_there = redis.call('EXISTS', key, result_key(ARGV[2])) > 0
+if is_there and (has_result(ARGV[2]) or is_queued(ARGV[2])) then return {'ok', 0} end
 local entry = redis.call('XADD', WORK, '*', 'ordinal', ARGV[2])
-redis.call('DEL', job_key(ARGV[2]))
-redis.call('HSET', job_key(ARGV[2]), 'body', ARGV[3], 'seal', ARGV[4], 'entry', entry)
+if is_there then redis.call('DEL', key) end
+redis.call('HSET', key, 'body', ARGV[3], 'seal', ARGV[4], 'entry', entry)
 call_a_worker()
 return {'ok', 1}
 """

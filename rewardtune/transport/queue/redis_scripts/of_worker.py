@@ -7,35 +7,34 @@ TAKE = """
 if not number then return {'ok', -1} end
 local answer, wanted = {'ok', number}, tonumber(ARGV[3])
 
-local function hand_out(entry, ordinal)
-  local key = job_key(ordinal)
+local function hand_out(entry, held)
+  local key = job_key(held.ordinal)
   local lease = known[1] .. '/' .. entry .. '/' .. count(TERM, 'leases', 1)
   local delivery = count(key, 'deliveries', 1)
   if delivery > 1 then count(TERM, 'redeliveries', 1) end
   redis.call('HSET', key, 'lease', lease, 'worker', ARGV[1], 'reward_digest', ARGV[2])
-  local held = job(ordinal, 'body', 'seal')
-  for _, value in ipairs({ordinal, held.body, delivery, lease, held.seal or ''}) do
+  for _, value in ipairs({held.ordinal, held.body, delivery, lease, held.seal}) do
     answer[#answer + 1] = value
   end
   wanted = wanted - 1
 end
 
-for _, held in ipairs(redis.call('XPENDING', WORK, GROUP, 'IDLE', lease_ms, '-', '+', capacity)) do
+for _, loose in ipairs(redis.call('XPENDING', WORK, GROUP, 'IDLE', lease_ms, '-', '+', capacity)) do
   if wanted == 0 then break end
-  local entry, holder = held[1], held[2]
+  local entry, holder = loose[1], loose[2]
   local found = redis.call('XRANGE', WORK, entry, entry)[1]
-  local ordinal = found and ordinal_of(entry, found[2])
-  if not ordinal then
+  local held = found and job_of(entry, found[2])
+  if not held then
     pass_over(entry)
   else
-    local counts = job(ordinal, 'deliveries', 'num_failures')
+    local counts = job(held.ordinal, 'deliveries', 'num_failures')
     local unreported = (whole(counts.deliveries) or 0) - (whole(counts.num_failures) or 0)
     local limit = whole(redis.call('HGET', TERM, 'max_deliveries')) or 1
     if holder ~= NOBODY and unreported >= limit then
-      bury(ordinal)
+      bury(held.ordinal)
     else
       redis.call('XCLAIM', WORK, GROUP, ARGV[1], 0, entry, 'JUSTID')
-      hand_out(entry, ordinal)
+      hand_out(entry, held)
     end
   end
 end
@@ -47,8 +46,8 @@ while wanted > 0 do
   -- Nothing is left to take, so nobody need be called for it.
   if not read then redis.call('DEL', CALLS) break end
   for _, entry in ipairs(read[1][2]) do
-    local ordinal = ordinal_of(entry[1], entry[2])
-    if ordinal then hand_out(entry[1], ordinal) else pass_over(entry[1]) end
+    local held = job_of(entry[1], entry[2])
+    if held then hand_out(entry[1], held) else pass_over(entry[1]) end
     patience = patience - 1
   end
   if patience < 0 then break end
@@ -67,7 +66,7 @@ return {'ok', (claimed.err or #claimed == 0) and 0 or 1}
 """
 
 COMMIT = """
--- ARGV: term, ordinal, worker, seal, scored. A job that the queue knows nothing of (it was wiped,
+-- ARGV: term, ordinal, result as it is stored. A job that the queue knows nothing of (it was wiped,
 -- and the term opened again) is settled all the same: the score is what was waited for.
 local refused = fence(ARGV[1])
 if refused and refused[1] ~= 'stale_term' then return refused end
@@ -80,7 +79,7 @@ if redis.call('EXISTS', result_key(ARGV[2])) == 1 then
   count(TERM, 'duplicate_commits', 1)
   return {'ok', 'duplicate'}
 end
-settle(ARGV[2], 's', ARGV[3], ARGV[4], ARGV[5])
+settle(ARGV[2], ARGV[3])
 return {'ok', 'accepted'}
 """
 

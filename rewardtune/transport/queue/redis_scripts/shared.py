@@ -10,10 +10,10 @@ local LETTERS, WORKERS, DRAINING = root .. 'letters', root .. 'workers', root ..
 local REFUSED = root .. 'refused'
 local GROUP, NOBODY, OTHERS, MAX_NAMED = 'workers', '(nobody)', '(others)', 100
 
--- What is written in digits, and can be counted with exactly; nothing else is a number.
+-- A whole number that can be counted with exactly; nothing else is a number.
 local function whole(text)
-  local value = type(text) == 'string' and string.match(text, '^%d+$') and tonumber(text)
-  if value and value < 9007199254740992 then return value end
+  local value = tonumber(text or nil)
+  if value and value >= 0 and value < 9007199254740992 and value % 1 == 0 then return value end
 end
 
 -- Answers an error of what is stored; one of what the caller may do ends the script.
@@ -77,17 +77,18 @@ local function is_owner(asked, ordinal, worker, lease)
 end
 
 local function drop_entry(entry)
-  try('XACK', WORK, GROUP, entry)
-  try('XDEL', WORK, entry)
+  -- What is no entry's name cannot be deleted either.
+  if type(try('XACK', WORK, GROUP, entry)) == 'number' then redis.call('XDEL', WORK, entry) end
 end
 
--- The ordinal of an entry that is a job's; nothing where it is not.
-local function ordinal_of(entry, fields)
+-- The job that an entry is of, with its ordinal; nothing where it is of none.
+local function job_of(entry, fields)
   local ordinal = fields[2]
-  if #fields ~= 2 or fields[1] ~= 'ordinal' or not whole(ordinal) then return end
-  if whole(ordinal) < frontier or whole(ordinal) >= frontier + capacity then return end
-  local held = job(ordinal, 'entry', 'body')
-  if held and held.body and held.entry == entry then return ordinal end
+  local number = #fields == 2 and fields[1] == 'ordinal' and whole(ordinal)
+  if not number or number < frontier or number >= frontier + capacity then return end
+  local held = try('HMGET', job_key(ordinal), 'entry', 'body', 'seal')
+  if held.err or held[1] ~= entry or not held[2] then return end
+  return {ordinal = ordinal, body = held[2], seal = held[3] or ''}
 end
 
 local function pass_over(entry)
@@ -129,14 +130,14 @@ local function release(ordinal)
   call_a_worker()
 end
 
-local function settle(ordinal, tag, worker, seal, body)
-  local held = job(ordinal, 'entry')
-  if held and held.entry then
-    drop_entry(held.entry)
-    redis.call('HDEL', job_key(ordinal), 'entry', 'lease')
+local function settle(ordinal, result)
+  local key = job_key(ordinal)
+  local entry = try('HGET', key, 'entry')
+  if type(entry) == 'string' then
+    drop_entry(entry)
+    redis.call('HDEL', key, 'entry', 'lease')
   end
-  redis.call('SET', result_key(ordinal),
-    tag .. struct.pack('>I2', #worker) .. worker .. struct.pack('>I2', #seal) .. seal .. body)
+  redis.call('SET', result_key(ordinal), result)
   count(TERM, 'results', 1)
   redis.call('XADD', BELL, 'MAXLEN', 1, '*', 'term', known[1])
 end
@@ -159,13 +160,16 @@ local function bury(ordinal)
   end
   redis.call('XADD', LETTERS, 'MAXLEN', 1000, '*', unpack(letter))
   count(TERM, 'dead', 1)
-  settle(ordinal, 'd', held.worker or '', held.seal or '', held.body)
+  local worker, seal = held.worker or '', held.seal or ''
+  settle(ordinal, 'd' .. struct.pack('>I2', #worker) .. worker
+    .. struct.pack('>I2', #seal) .. seal .. held.body)
 end
 
 local function forget_job(ordinal)
-  local held = job(ordinal, 'entry')
-  if held and held.entry then drop_entry(held.entry) end
-  redis.call('DEL', job_key(ordinal))
+  local key = job_key(ordinal)
+  local entry = try('HGET', key, 'entry')
+  if type(entry) == 'string' then drop_entry(entry) end
+  redis.call('DEL', key)
 end
 
 -- Forget ordinals from the frontier up to before; there are none beyond the capacity.

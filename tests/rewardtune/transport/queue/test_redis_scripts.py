@@ -126,11 +126,11 @@ def test_a_job_that_two_workers_hold_is_settled_once(redis_server: RedisServer) 
         # The last writer wins.
         ("COMMIT", "redis.call('EXISTS', result_key(ARGV[2])) == 1", "false"),
         # A result whose entry is acknowledged in another step, before which the worker dies.
-        ("SHARED", "drop_entry(held.entry)\n    redis.call('HDEL'", "redis.call('HDEL'"),
+        ("SHARED", "drop_entry(entry)\n    redis.call('HDEL'", "redis.call('HDEL'"),
         # Acknowledged and not deleted.
-        ("SHARED", "try('XDEL', WORK, entry)", ""),
+        ("SHARED", "redis.call('XDEL', WORK, entry)", ""),
         # Acknowledged, and the worker dies before it stores the result.
-        ("SHARED", "redis.call('SET', result_key(ordinal),", "tostring("),
+        ("SHARED", "redis.call('SET', result_key(ordinal), result)", ""),
         # Whatever term, whatever ordinal.
         ("COMMIT", "if refused or", "if"),
         ("COMMIT", "ordinal < frontier or", ""),
