@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from rewardtune.cli import data as data_commands
 from rewardtune.cli import reward as reward_command
-from rewardtune.cli.ending import BAD_INPUT, FAILED, exit_code, note_refusal
+from rewardtune.cli.ending import BAD_INPUT, FAILED, exit_by, exit_code, note_refusal
 from rewardtune.cli.export import export
 from rewardtune.cli.import_checkpoint import import_checkpoint
 from rewardtune.cli.operator import add_operator_commands
@@ -59,17 +59,7 @@ class _Commands(TyperGroup):
             raise
         except (ValueError, OSError, RuntimeError) as error:
             code = FAILED if isinstance(error, RuntimeError) else BAD_INPUT
-            raise _exit_by(error, code) from None
-
-
-def _exit_by(error: Exception, code: int) -> typer.Exit:
-    """Say what is wrong; or raise it, where its traceback is asked for."""
-    if os.environ.get("REWARDTUNE_TRACEBACK") == "1":
-        raise error
-    typer.echo(f"error: {error}", err=True)
-    if isinstance(error, RuntimeError):
-        typer.echo("REWARDTUNE_TRACEBACK=1 shows where it came from", err=True)
-    return typer.Exit(code)
+            raise exit_by(error, code) from None
 
 
 app = typer.Typer(
@@ -351,7 +341,7 @@ def _run(
     except ValueError as error:
         is_shown = is_job and not is_local
         directory = None if dry_run else note_refusal(path, overrides, error, is_shown=is_shown)
-        raise _exit_by(error, exit_code(error, directory, is_job=is_job)) from None
+        raise exit_by(error, exit_code(error, directory, is_job=is_job)) from None
     if config.mode != mode:
         raise ValueError(f"{path} has mode = '{config.mode}': start it by rewardtune {config.mode}")
     if dry_run:
@@ -371,7 +361,7 @@ def _run(
             result = start(config, log, fork=fork)
     except (ValueError, OSError, RuntimeError) as error:
         code = exit_code(error, config.operations.directory, is_job=is_job)
-        raise _exit_by(error, code) from None
+        raise exit_by(error, code) from None
     if not result.is_finished:
         word = "drained" if mode == "tune" else "stopped"
         typer.echo(f"{word}; the same command continues {result.directory}", err=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+import typer
 
 from rewardtune.config.run_config import ConfigError
 from rewardtune.run.run_state import End, is_refusal, read_run_state
@@ -29,9 +32,11 @@ def note_refusal(
 
     with contextlib.suppress(ConfigError):
         values = read_values(path, overrides)
-        directory = values.get("operations", {}).get("directory")
+        operations = values["operations"]
+        directory = operations.get("directory") if isinstance(operations, dict) else None
         if isinstance(directory, str):
-            show_refusal(values, error, is_shown=is_shown)
+            cluster = values.get("cluster", {})
+            show_refusal(Path(directory), error, cluster=cluster, is_shown=is_shown)
             return Path(directory)
     return None
 
@@ -46,3 +51,13 @@ def exit_code(error: Exception, directory: Path | None, *, is_job: bool) -> int:
         return FAILED
     told = read_run_state(directory) if is_job and directory is not None else None
     return 0 if told is not None and told.state == End.REFUSED else BAD_INPUT
+
+
+def exit_by(error: Exception, code: int) -> typer.Exit:
+    """Say what is wrong; or raise it, where its traceback is asked for."""
+    if os.environ.get("REWARDTUNE_TRACEBACK") == "1":
+        raise error
+    typer.echo(f"error: {error}", err=True)
+    if isinstance(error, RuntimeError):
+        typer.echo("REWARDTUNE_TRACEBACK=1 shows where it came from", err=True)
+    return typer.Exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from rewardtune.cluster.control.record import DRIVER_NAME, NotLive
+from rewardtune.cluster.control.record import DRIVER_NAME, NotLive, read_driver_record
 from rewardtune.cluster.control.status_view import letters_view, live_view, resting_view
 from rewardtune.run.run_state import read_run_state
 from rewardtune.run.summary import NoRun, RunSummary, find_run, stored_config, summarise
@@ -87,12 +88,17 @@ def drain(
         bool,
         typer.Option(
             "--for-restart",
-            help="Its machine goes away: it ends as failed, so that what started it tries again.",
+            help="This machine goes away: a driver on it ends as failed, so that what started it "
+            "tries again.",
         ),
     ] = False,
 ) -> None:
     """End a run in good order: checkpoint first. The command that started it continues it."""
     with _driver(run) as (directory, client):
+        host = read_driver_record(directory).host
+        if for_restart and host != socket.gethostname():
+            # Of a pod that is cleared away when its successor drives the run already.
+            raise NotLive(f"the driver of {directory} is on {host}, which does not go away with us")
         client.drain(for_restart=for_restart)
     if not wait:
         typer.echo(f"{directory}: draining; rewardtune status --watch shows when it has ended")

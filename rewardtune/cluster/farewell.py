@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -97,24 +96,21 @@ def driver_page(
         page.leave(told.now.state, waits_for_first=False)
 
 
-def show_refusal(values: dict[str, Any], error: ValueError, *, is_shown: bool) -> None:
+def show_refusal(directory: Path, error: ValueError, *, cluster: object, is_shown: bool) -> None:
     """Write, and perhaps show to Prometheus, that a config was refused before there was a run.
 
     Args:
-        values: the config's, as far as they could be read.
+        cluster: the config's table, which may be what is wrong: it is then served by default.
     """
-    steps = values.get("learner", {}).get("num_steps", 0)
-    directory = Path(str(values["operations"]["directory"]))
-    told = RunStateFile(directory, num_steps=steps if isinstance(steps, int) else 0)
-    told.ended_by(error)
+    RunStateFile(directory, num_steps=0).ended_by(error)
     if not is_shown:
         return
     try:
-        cluster = ClusterConfig.model_validate(values.get("cluster", {}))
+        settings = ClusterConfig.model_validate(cluster)
     except ValidationError:
-        cluster = ClusterConfig()
+        settings = ClusterConfig()
     with contextlib.suppress(OSError):
-        page = DriverPage(cluster, run=directory.name)
+        page = DriverPage(settings, run=directory.name)
         with page.exposition:
             page.leave(End.REFUSED, waits_for_first=True)
 

@@ -72,17 +72,18 @@ class Driver:
             told: hears how the run stands.
         """
         self._meter = meter or NoTelemetry()
-        self._meter.set("run_steps_planned", config.learner.num_steps)
+        num_steps = config.learner.num_steps
+        self._meter.set("run_steps_planned", num_steps)
         self._config = config
         self._log = log
         self._queue = queue
         self._directory = config.operations.directory
-        self._told = told or RunStateFile(self._directory, num_steps=config.learner.num_steps)
+        self._told = told or RunStateFile(self._directory, num_steps=num_steps)
         self._history = History(self._directory, metric=config.evaluation.metric)
         self._table = DrawTable(
             batch_size=config.learner.batch_size,
             micro_batch=config.sampler.micro_batch,
-            num_batches=config.learner.num_steps,
+            num_batches=num_steps,
             drawn_with=config.drawn_with,
             depth=config.depth,
         )
@@ -389,6 +390,7 @@ class Driver:
         is_skipped = bool(record["is_skipped"])
         if is_skipped:
             self._skipped_batches |= {self._version - 1}
+            self._meter.count("run_steps_skipped_total")
         if self._version % self._config.operations.log_every == 0 or is_skipped:
             self._log.step(record)
         self._measure(stepped.candidate)

@@ -130,6 +130,12 @@ _ALL = (
         labels={"state": RUN_STATES},
     ),
     Metric("run_step", Kind.GAUGE, "Steps taken, as the driver counts them.", _DRIVER),
+    Metric(
+        "run_steps_skipped_total",
+        Kind.COUNTER,
+        "Steps that moved no weight: none of their groups was valid.",
+        _DRIVER,
+    ),
     Metric("run_steps_planned", Kind.GAUGE, "Steps after which the run is finished.", _DRIVER),
     Metric(
         "service_restarts_total",

@@ -182,8 +182,18 @@ def test_commands_tell_the_driver(directory: Path, driver: FakeDriver) -> None:
     )
     told = [("pause", True), ("pause", False), "checkpoint", "drain", ("scale", 3)]
     assert driver.told == told
+
+
+def test_a_machine_that_goes_away_takes_its_own_driver_along_and_no_other(
+    directory: Path, driver: FakeDriver
+) -> None:
     shown("drain", directory, "--for-restart")
-    assert driver.told[-1] == "drain for restart"
+    assert driver.told == ["drain for restart"]
+    path = directory / DRIVER_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "successor"}))
+    refusal = run("drain", directory, "--for-restart").exception
+    assert isinstance(refusal, NotLive) and "is on successor" in str(refusal)
+    assert driver.told == ["drain for restart"]
 
 
 def test_drain_can_wait_for_the_end(directory: Path, driver: FakeDriver) -> None:

@@ -391,7 +391,12 @@ def test_a_drain_whose_machine_goes_away_fails_once_the_checkpoint_is_written(
     tmp_path: Path, for_restart: bool
 ) -> None:
     run = _Run(tmp_path)
-    run.log.on_step = lambda step: step == 3 and run.driver.drain(for_restart=for_restart)
+
+    def drain(step: int) -> None:
+        if step == 3:
+            run.driver.drain(for_restart=for_restart)
+
+    run.log.on_step = drain
     if for_restart:
         with pytest.raises(RunFailed, match="goes away: stopped at step 3 of 6 with a checkpoint"):
             run.go()
