@@ -99,7 +99,7 @@ def test_the_rules_pass_their_unit_tests() -> None:
         ("RewardtuneLearnerStalled", "changes(", "delta("),
         ("RewardtuneLearnerStalled", "(min_over_time", "(max_over_time"),
         ("RewardtuneRunRefused", 'state!="refused"', 'state="running", step="none"'),
-        ("RewardtuneResultsRefused", "offset 15m", "offset 1m"),
+        ("RewardtuneResultsRefused", "refused_total[15m])) > 0", "refused_total[15m])) > 9"),
     ],
 )
 def test_changed_rules_do_not(tmp_path: Path, alert: str, was: str, is_now: str) -> None:
