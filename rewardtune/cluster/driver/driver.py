@@ -275,6 +275,7 @@ class Driver:
             while self._fleet.failure is None and not self._learner.is_over:
                 self._turn(should_stop)
         finally:
+            self._told.tell(self._state, step=self._version)
             self._fleet.end([*self._reward.workers, *self._others])
         if self._fleet.failure is not None:
             raise self._fleet.failure

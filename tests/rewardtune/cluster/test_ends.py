@@ -6,15 +6,12 @@ The command is read from the file and run by a shell, with real processes. Where
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,8 +20,9 @@ import yaml
 from rewardtune.run.log import LOG_NAME
 from rewardtune.run.run_state import RunState, read_run_state
 from rewardtune.run.summary import summarise
-from tests.deploy.manifests import DEPLOY, ROOT
+from tests.deploy.manifests import DEPLOY
 from tests.faults.redis_process import RedisProcess
+from tests.rewardtune.ray_head import ray_head, shell_environment
 
 pytestmark = pytest.mark.alone
 
@@ -66,12 +64,7 @@ class Job:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={
-                    **os.environ,
-                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                    "PYTHONPATH": str(ROOT),
-                    **environment,
-                },
+                env={**shell_environment(), **environment},
             )
 
     def terminate(self) -> None:
@@ -147,56 +140,18 @@ def test_what_cannot_be_run_is_refused_and_what_may_pass_fails(
     assert "error: " in job.log
 
 
-@pytest.fixture
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The head of a cluster of one node as its pod runs it, and its address."""
-    port, folder = free_port(), tmp_path_factory.mktemp("r", numbered=True)
-    with (folder / "head.log").open("w") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-                *(f"--port={port}", "--num-cpus=4", "--object-store-memory=100000000"),
-                *("--node-ip-address=127.0.0.1", "--include-dashboard=false"),
-                *(f"--ray-client-server-port={free_port()}", "--disable-usage-stats"),
-            ],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "RAY_TMPDIR": "/tmp",
-                "RAY_AUTH_MODE": "disabled",
-                "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-            },
-        )
-    try:
-        yield process, f"127.0.0.1:{port}"
-    finally:
-        # Whatever is left is in the group of the head, which this test started.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def test_a_node_that_is_taken_away_costs_no_step_and_the_run_is_to_be_started_again(
-    data: Path,
-    pretrained: Path,
-    tmp_path: Path,
-    head: tuple[subprocess.Popen[bytes], str],
+    data: Path, pretrained: Path, tmp_path: Path
 ) -> None:
-    process, address = head
     redis = RedisProcess(tmp_path / "redis")
+    write_config(tmp_path, data, pretrained, num_steps=100_000)
     try:
-        write_config(tmp_path, data, pretrained, num_steps=100_000)
-        job = Job(
-            tmp_path,
-            is_local=False,
-            environment={"RAY_ADDRESS": address, "REDIS_URL": redis.url},
-        )
-        wait_until(lambda: num_logged(tmp_path / "run") >= 5, job)
-        process.send_signal(signal.SIGTERM)  # as kubelet does, without any preStop
-        code, told = end_of(tmp_path, job)
+        with ray_head() as head:
+            environment = {"RAY_ADDRESS": head.address, "REDIS_URL": redis.url}
+            job = Job(tmp_path, is_local=False, environment=environment)
+            wait_until(lambda: num_logged(tmp_path / "run") >= 5, job)
+            head.process.send_signal(signal.SIGTERM)  # as kubelet does, without any preStop
+            code, told = end_of(tmp_path, job)
     finally:
         redis.kill()
     assert (code, told.state) == (1, "failed"), job.log
@@ -215,9 +170,3 @@ def wait_until(is_so: Callable[[], bool], job: Job) -> None:
     while not is_so():
         assert time.monotonic() < deadline and job.process.poll() is None, job.log
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
