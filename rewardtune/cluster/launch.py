@@ -22,6 +22,7 @@ from rewardtune.run.log import RunLog
 from rewardtune.run.result import RunResult
 from rewardtune.run.run_seal import run_seal
 from rewardtune.run.stopping import stop_on_signal
+from rewardtune.transport.queue.address import find_url, refuse_password
 from rewardtune.transport.queue.connect import connect_queue
 from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits
 from rewardtune.transport.queue.ray_queue import start_ray_queue
@@ -49,6 +50,9 @@ def tune_on_ray(
             run directory that cannot be gone on with: before anything is started.
         RunFailed: a service cannot be kept alive.
     """
+    refuse_password(config.cluster.queue, key="cluster.queue")
+    # Processes of the run have folders of their own.
+    config = config.model_copy(update={"security": config.security.absolute()})
     # The driver computes nothing: it may stand on a node without the GPU that others have.
     parts = assemble(config, on_cpu=True)
     check_run(parts.config, fork=fork)
@@ -60,6 +64,7 @@ def tune_on_ray(
             driver,
             directory=parts.config.operations.directory,
             host=parts.config.cluster.bind,
+            security=parts.config.security,
         ),
     ):
         on_driver(driver)
@@ -75,7 +80,8 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
         write_code(config.operations.directory / "code", config)
         told = HostSettings(
             config=config,
-            queue=stores.queue_url,
+            queue=stores.queue_address,
+            queue_url=_read_url(stores.queue_address),
             weights=stores.weights_url,
             spec=spec.to_bytes().decode(),
             run_id=seal.run_id,
@@ -111,7 +117,7 @@ class _Stores:
 
     queue: JobQueue
     """The driver's own connection."""
-    queue_url: str
+    queue_address: str
     weights: WeightStore
     """Held, though the driver reads none: the store lives as long as this."""
     weights_url: str
@@ -124,18 +130,29 @@ def _stores(config: RunConfig) -> Iterator[_Stores]:
     namespace = f"rewardtune-{config.run_name}"
     limits = QueueLimits(lease_seconds=settings.lease_seconds)
     if settings.queue is None:
-        queue_url = f"ray://{namespace}/queue"
+        address = f"ray://{namespace}/queue"
         queue: JobQueue = start_ray_queue("queue", namespace, limits)
     else:
-        queue_url = settings.queue
-        queue = connect_queue(queue_url, run=config.run_name, lease_seconds=settings.lease_seconds)
+        address = settings.queue
+        queue = connect_queue(
+            address,
+            run=config.run_name,
+            lease_seconds=settings.lease_seconds,
+            security=config.security,
+        )
     weights = start_ray_weights("weights", namespace)
     try:
-        yield _Stores(queue, queue_url, weights, f"ray://{namespace}/weights")
+        yield _Stores(queue, address, weights, f"ray://{namespace}/weights")
     finally:
         queue.close()
         end_actor("queue", namespace)
         end_actor("weights", namespace)
+
+
+def _read_url(address: str) -> str:
+    """Where the address only says where to look: what stands there, for services that cannot."""
+    url = find_url(address)
+    return "" if url == address else url
 
 
 def _spec(parts: Parts) -> ScoringSpec:

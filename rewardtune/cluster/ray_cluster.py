@@ -31,14 +31,13 @@ from rewardtune.cluster.driver.cluster import (
     ServiceDied,
 )
 from rewardtune.cluster.hosts.kinds import HostKind
+from rewardtune.cluster.ray_token import settle_auth_mode
 from rewardtune.config.run_config import ConfigError, RunConfig
 
 _OBJECT_STORE_BYTES = 500_000_000
 """Of a Ray that is started for the run: a few versions of a small policy."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray 2.60 would write a token into the home folder, which later starts then insist on.
-    "RAY_AUTH_MODE": "disabled",
     # The only switch that keeps a node on the loopback interface.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -54,7 +53,7 @@ def ray_session(config: RunConfig) -> Iterator[None]:
         return
     namespace, address = f"rewardtune-{config.run_name}", config.cluster.address
     # For an address, too: the mode must not hang on a file in somebody's home folder.
-    os.environ.setdefault("RAY_AUTH_MODE", _QUIET["RAY_AUTH_MODE"])
+    settle_auth_mode(os.environ)
     if address is not None:
         try:
             ray.init(address, namespace=namespace, log_to_driver=False)

@@ -17,6 +17,7 @@ from typing import TypeVar
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from rewardtune.cluster.job_bundle import entrypoint, environment, write_bundle
+from rewardtune.cluster.ray_token import settle_auth_mode
 from rewardtune.config.config_file import load_config
 from rewardtune.config.run_config import ConfigError, RunConfig
 
@@ -46,7 +47,7 @@ class Cluster:
     def at(cls, address: str) -> Cluster:
         """Raises ClusterAway."""
         # The mode must not hang on a file in somebody's home folder.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        settle_auth_mode(os.environ)
         try:
             client = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, ValueError) as error:
