@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
+from rewardtune.layers.finite import not_finite
 from rewardtune.layers.weight_file import sync
 
 _MANIFEST = "manifest.json"
@@ -126,19 +127,27 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointIncomplete: it has no manifest.
-        CheckpointError: a file is missing, truncated or altered; the message names it.
+        CheckpointError: a file is missing, truncated or altered, or a number in it is not finite;
+            the message names it.
     """
     manifest = _read_manifest(path)
     for name, written in manifest.files.items():
         _check(path / name, written)
+    files = {
+        Path(name).stem: safetensors.torch.load_file(path / name)
+        for name in manifest.files
+        if name.endswith(".safetensors")
+    }
+    for file, tensors in files.items():
+        if (odd := not_finite(tensors)) is not None:
+            raise CheckpointError(
+                f"damaged checkpoint {path}: {file}.safetensors has numbers that are not finite in "
+                f"'{odd}'"
+            )
     return Checkpoint(
         path=path,
         step=manifest.step,
-        files={
-            Path(name).stem: safetensors.torch.load_file(path / name)
-            for name in manifest.files
-            if name.endswith(".safetensors")
-        },
+        files=files,
         state=json.loads((path / _STATE).read_bytes()),
     )
 

@@ -37,7 +37,7 @@ Pattern = Annotated[str, AfterValidator(_compiles)]
 class _SharedConfig(BaseModel):
     """What surrounds the update rule."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     learning_rate: PositiveFloat
     """Peak step size. No default: it belongs to the checkpoint being tuned."""

@@ -5,7 +5,6 @@ Axes: G groups, R trained rollouts, T tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,8 +18,9 @@ from learner.estimators.estimator import Losses
 from learner.estimators.loss import live_positions, maximum_likelihood_loss
 from learner.estimators.objective import objective
 from learner.ledger import Ledger
+from learner.not_finite import NotFinite, found_not_finite
 from learner.optimizer import Optimizer
-from learner.ranks import LocalShards, ShardExchange
+from learner.ranks import LocalShards, RankLost, ShardExchange
 from learner.schedule import multiplier
 from rewardtune.policies.policy import Policy, TokenLogProbs, TokenQueries
 from rewardtune.records import ScoredGroup
@@ -32,7 +32,7 @@ class StepReport:
     """What one batch did."""
 
     is_skipped: bool
-    """The batch moved no weight: its gradient was not finite, or it held nothing valid."""
+    """The batch moved no weight: it held nothing valid."""
     metrics: Mapping[str, float]
 
 
@@ -101,6 +101,7 @@ class Learner:
 
         Raises:
             RankLost: another rank is gone: restart all from the checkpoint.
+            NotFinite: the batch is not consumed; nothing has changed.
             ValueError: these are not as many pictures.
         """
         self._check_images(images_GHWC)
@@ -132,6 +133,7 @@ class Learner:
 
         Raises:
             RankLost: another rank is gone: restart all from the checkpoint.
+            NotFinite: the batch is not consumed; nothing has changed.
             ValueError: these are not as many pictures.
         """
         self._check_images(images_GHWC)
@@ -161,9 +163,11 @@ class Learner:
 
         # The count is that of the whole batch: all ranks agree.
         sums = self._accumulate(mean) if count else [_Sums() for _ in self._own_shards]
-        update = self._update(has_gradient=count > 0)
-        self.ledger.consume(ordinals, invalid=invalid, is_skipped=update.is_skipped)
-        return StepReport(update.is_skipped, {**update.metrics, **self._means(sums, count)})
+        means = self._means(sums, count)
+        # Before the batch counts as consumed: it does not where this raises.
+        metrics = self._update(loss=means["loss"]) if count else {}
+        self.ledger.consume(ordinals, invalid=invalid, is_skipped=not count)
+        return StepReport(not count, {**metrics, **means})
 
     def _log_probs(
         self,
@@ -229,23 +233,27 @@ class Learner:
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self._parameters.values() if p.requires_grad]
 
-    def _update(self, *, has_gradient: bool) -> StepReport:
-        if not has_gradient:
-            return StepReport(is_skipped=True, metrics={})
+    def _update(self, *, loss: float) -> dict[str, float]:
         grad_norm = self._optimizer.grad_norm()
-        # All ranks find the same; should their machines differ after all, none goes on alone.
-        if not self._ranks.decide(int(math.isfinite(grad_norm))):
-            return StepReport(is_skipped=True, metrics={"grad_norm": grad_norm})
+        self._insist_on_finite({"loss": loss, "gradient norm": grad_norm})
         rate = multiplier(self._config.schedule, self.policy_version, self._config.num_steps)
         step = self._optimizer.step(rate, grad_norm=grad_norm)
-        return StepReport(
-            is_skipped=False,
-            metrics={
-                "grad_norm": grad_norm,
-                "update_norm": step.update_norm,
-                "learning_rate": rate * self._config.optimizer.learning_rate,
-            },
-        )
+        self._insist_on_finite({"norm of the update": step.update_norm})
+        return {
+            "grad_norm": grad_norm,
+            "update_norm": step.update_norm,
+            "learning_rate": rate * self._config.optimizer.learning_rate,
+        }
+
+    def _insist_on_finite(self, values: Mapping[str, float]) -> None:
+        """All ranks find the same; should their machines differ after all, none goes on alone."""
+        found = found_not_finite(values)
+        is_fine = bool(self._ranks.decide(int(found is None)))
+        step = self.policy_version + 1
+        if not is_fine:
+            raise NotFinite(f"step {step}: {found or 'what rank 0 computed is not finite'}")
+        if found is not None:
+            raise RankLost(f"step {step}: {found} on rank {self._ranks.rank}, but not on rank 0")
 
     def weights(self) -> dict[str, Tensor]:
         """The master weights by name; live tensors."""

@@ -17,7 +17,7 @@ class Ledger:
     invalid: list[int] = field(default_factory=list)
     """Ordinals whose scoring failed for good."""
     skipped: list[int] = field(default_factory=list)
-    """Ordinals of batches that moved no weight: not finite, or nothing valid in them."""
+    """Ordinals of batches that moved no weight though they were valid: of older runs alone."""
 
     @property
     def next_ordinals(self) -> range:

@@ -31,7 +31,7 @@ class StepReport:
     """Of the gradients, before clipping."""
 
     update_norm: float
-    """Of the change made to the parameters."""
+    """Of the change made to the parameters; none was made where it is not finite."""
 
 
 class Optimizer:
@@ -108,8 +108,9 @@ class Optimizer:
     def step(self, multiplier: float, *, grad_norm: float | None = None) -> StepReport:
         """Update every trainable parameter and advance the state by one step.
 
-        Whether the gradients are worth a step is the caller's decision: judge ``grad_norm()``
-        first, since one that is not finite ruins weights and state.
+        All of it or nothing: where the report's ``update_norm`` is not finite, weights and state
+        are as they were. Whether the gradients are worth a step is the caller's decision: judge
+        ``grad_norm()`` first.
 
         Args:
             multiplier: the schedule's, usually in [0, 1]. At 0 no weight moves, but the
@@ -125,11 +126,20 @@ class Optimizer:
         if limit is not None and norm >= limit:
             clipped = torch._foreach_mul(list(gradients.values()), limit / norm)
             gradients = dict(zip(self._names, clipped, strict=True))
+        before = {name: tensor.clone() for name, tensor in self._state.items()}
         directions = _advance(self._state, gradients, step=self._num_steps, config=self._config)
-        self._num_steps += 1
-        return StepReport(grad_norm=norm, update_norm=self._apply(directions, multiplier))
+        deltas = self._deltas(directions, multiplier)
+        update_norm = global_grad_norm(deltas)
+        if math.isfinite(update_norm):
+            torch._foreach_sub_(tuple(self._parameters.values()), tuple(deltas))
+            self._num_steps += 1
+        else:
+            for name, tensor in before.items():
+                self._state[name].copy_(tensor)
+        return StepReport(grad_norm=norm, update_norm=update_norm)
 
-    def _apply(self, deltas: list[Tensor], multiplier: float) -> float:
+    def _deltas(self, deltas: list[Tensor], multiplier: float) -> list[Tensor]:
+        """What comes off the parameters; made of the directions, in place."""
         parameters = tuple(self._parameters.values())
         rates = [multiplier * rate for rate in self._learning_rates]
         torch._foreach_mul_(deltas, rates)
@@ -140,8 +150,7 @@ class Optimizer:
             shares = [multiplier * decay for decay in self._weight_decays.values()]
             decays = list(torch._foreach_mul(decayed, shares))
             torch._foreach_add_([deltas[index] for index in self._weight_decays], decays)
-        torch._foreach_sub_(parameters, tuple(deltas))
-        return global_grad_norm(deltas)
+        return deltas
 
     def _gradients(self) -> dict[str, Tensor]:
         gradients = {}

@@ -10,7 +10,7 @@ from rewardtune.transport.queue.job_queue import QueueLimits
 class RewardWorkerConfig(BaseModel):
     """Built once, never mutated. What is scored, and how, comes with the term instead."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     num_scorers: PositiveInt = 1
     """Child processes, each scoring one group at a time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -20,9 +20,10 @@ class SamplerConfig(BaseModel):
     micro_batch: PositiveInt = 16
     """Groups drawn together. Part of the identity: the shape of a batch moves bits."""
 
-    temperature: PositiveFloat = 1.0
-    """Divides the logits. The distribution that this gives is the one whose reward is raised: below
-    1 it is nearer to greedy decoding, which has the same mode at every temperature."""
+    temperature: float = Field(default=1.0, ge=0.001, le=1000)
+    """Divides the logits, of which nothing is left beyond these limits. The distribution that this
+    gives is the one whose reward is raised: below 1 it is nearer to greedy decoding, which has the
+    same mode at every temperature."""
 
     top_k: PositiveInt | None = None
     """Draw from so many tokens only; the gradient takes no notice, here and of ``top_p``."""

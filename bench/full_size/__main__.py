@@ -73,7 +73,7 @@ def measure(parts: Parts, *, report: Callable[[str, float], None]) -> dict[str, 
         ]
     with phase("update"):
         step = learner.reinforce(scored, own_images(parts, learner, scored))
-    assert not step.is_skipped, "the gradient is not finite"
+    assert not step.is_skipped, "no group is valid"
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "parameters": sum(parameter.numel() for parameter in parts.policy.parameters()),

@@ -175,8 +175,15 @@ class RewardWorkerStatus(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., state: _Optional[str] = ..., message: _Optional[str] = ..., num_scorers: _Optional[int] = ..., busy: _Optional[int] = ..., num_groups: _Optional[int] = ..., core_seconds: _Optional[float] = ..., metrics_address: _Optional[str] = ..., is_in_ray: _Optional[bool] = ..., reward_digest: _Optional[str] = ..., dataset_digest: _Optional[str] = ...) -> None: ...
 
 class QueueStatus(_message.Message):
-    __slots__ = ("term", "frontier", "backlog", "leased", "results", "oldest_seconds", "redeliveries", "duplicate_commits", "stale_commits", "dead", "failures")
+    __slots__ = ("term", "frontier", "backlog", "leased", "results", "oldest_seconds", "redeliveries", "duplicate_commits", "stale_commits", "dead", "failures", "refused", "bad_entries")
     class FailuresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class RefusedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +201,8 @@ class QueueStatus(_message.Message):
     STALE_COMMITS_FIELD_NUMBER: _ClassVar[int]
     DEAD_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    BAD_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     term: int
     frontier: int
     backlog: int
@@ -205,7 +214,9 @@ class QueueStatus(_message.Message):
     stale_commits: int
     dead: int
     failures: _containers.ScalarMap[str, int]
-    def __init__(self, term: _Optional[int] = ..., frontier: _Optional[int] = ..., backlog: _Optional[int] = ..., leased: _Optional[int] = ..., results: _Optional[int] = ..., oldest_seconds: _Optional[float] = ..., redeliveries: _Optional[int] = ..., duplicate_commits: _Optional[int] = ..., stale_commits: _Optional[int] = ..., dead: _Optional[int] = ..., failures: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    refused: _containers.ScalarMap[str, int]
+    bad_entries: int
+    def __init__(self, term: _Optional[int] = ..., frontier: _Optional[int] = ..., backlog: _Optional[int] = ..., leased: _Optional[int] = ..., results: _Optional[int] = ..., oldest_seconds: _Optional[float] = ..., redeliveries: _Optional[int] = ..., duplicate_commits: _Optional[int] = ..., stale_commits: _Optional[int] = ..., dead: _Optional[int] = ..., failures: _Optional[_Mapping[str, int]] = ..., refused: _Optional[_Mapping[str, int]] = ..., bad_entries: _Optional[int] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("ordinal",)

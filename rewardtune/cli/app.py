@@ -346,7 +346,7 @@ def _derived(config: RunConfig) -> dict[str, int | float]:
     from rewardtune.config.run_config import derived
     from rewardtune.datasets.shards.dataset import open_dataset
     from rewardtune.datasets.shards.manifest import DatasetError
-    from rewardtune.tasks.task import load_task
+    from rewardtune.tasks.task import check_score_rule, load_task
 
     try:
         train = open_dataset(config.data.train)
@@ -354,6 +354,8 @@ def _derived(config: RunConfig) -> dict[str, int | float]:
         typer.echo(f"without token counts and epochs, because {error}", err=True)
         return derived(config)
     task = load_task(config.task, config.task_options, categories=train.categories)
+    if config.evaluation.score_rule is not None:
+        check_score_rule(config.evaluation.score_rule, task)
     return derived(config, sequence_length=task.sequence_length, num_train=len(train))
 
 

@@ -49,6 +49,7 @@ def tune_on_ray(
         ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix. Of a
             run directory that cannot be gone on with: before anything is started.
         RunFailed: a service cannot be kept alive.
+        NotFinite: as ``local.tune``.
     """
     refuse_password(config.cluster.queue, key="cluster.queue")
     # Processes of the run have folders of their own.

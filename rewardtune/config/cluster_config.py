@@ -16,6 +16,9 @@ from pydantic import (
 
 from rewardtune.transport.queue.address import has_password, redacted
 
+MAX_REWARD_WORKERS = 1000
+"""Inside Ray, which stalls when many more are asked for at once."""
+
 
 class ClusterConfig(BaseModel):
     """How many services there are and where they meet."""
@@ -37,7 +40,7 @@ class ClusterConfig(BaseModel):
     learner_gpus: NonNegativeFloat = 0.0
     """Of each learner."""
 
-    num_reward_workers: int = Field(default=2, ge=0)
+    num_reward_workers: int = Field(default=2, ge=0, le=MAX_REWARD_WORKERS)
     """Actors that score. 0: all of them are outside Ray, which needs ``queue``."""
 
     queue: str | None = None

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from learner.config import LearnerConfig
 from reward_workers.config import RewardWorkerConfig
@@ -172,7 +172,7 @@ class EvaluationConfig(Section):
     """How a prediction is ranked, by the task's own names; None: the task's default."""
 
     decoding: Literal["greedy", "sample"] = "greedy"
-    temperature: PositiveFloat = 1.0
+    temperature: float = Field(default=1.0, ge=0.001, le=1000)
     """Of decoding = "sample", as is top_p."""
 
     top_p: float | None = Field(default=None, gt=0, le=1)

@@ -18,7 +18,7 @@ from rewardtune.policies.draw import GREEDY, Decoding, uniforms
 from rewardtune.policies.policy import Policy
 from rewardtune.records import View
 from rewardtune.tasks.batch import images_in_view
-from rewardtune.tasks.task import Task
+from rewardtune.tasks.task import Task, check_score_rule
 
 _BATCH_SIZE = 50
 """Examples decoded together. Fixed: batch shape moves bits, and figures should not."""
@@ -65,11 +65,7 @@ def evaluate_policy(
     """
     rules = tuple(score_rules or task.score_rules[:1])
     for rule in rules:
-        if rule not in task.score_rules:
-            raise ValueError(
-                f"score_rule '{rule}' is unknown to task '{task.name}': choose from "
-                f"{', '.join(task.score_rules)}"
-            )
+        check_score_rule(rule, task)
     if not indices:
         raise ValueError("evaluation needs at least one example: the data set is empty")
     results: dict[str, list[dict[str, Any]]] = {rule: [] for rule in rules}

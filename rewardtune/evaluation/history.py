@@ -30,11 +30,15 @@ class History:
         """Record an evaluation; whether it is the best so far.
 
         A step measured again after a restart gives the same figures; it is best again if it was.
+
+        Raises:
+            ValueError: they hold no such metric; nothing is recorded.
         """
         others = [self._value(e) for s, e in self._by_step.items() if s < step]
+        value = self._value({"step": step, **metrics})
         self._by_step[step] = {"step": step, **metrics}
         write_json(self._path, [self._by_step[s] for s in sorted(self._by_step)])
-        return all(self._value(self._by_step[step]) > value for value in others)
+        return all(value > other for other in others)
 
     @property
     def evaluations(self) -> list[dict[str, float]]:
@@ -47,5 +51,10 @@ class History:
 
     def _value(self, evaluation: Mapping[str, float]) -> float:
         if self._metric is not None:
+            if self._metric not in evaluation:
+                raise ValueError(
+                    f"evaluation.metric = '{self._metric}' is none of the task's metrics: choose "
+                    f"from {', '.join(name for name in evaluation if name != 'step')}"
+                )
             return evaluation[self._metric]
         return next(value for name, value in evaluation.items() if name != "step")

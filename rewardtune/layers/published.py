@@ -34,7 +34,8 @@ def load_npz(path: str | Path) -> Arrays:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no .npz file or a damaged one, or has nothing below the prefix.
+        ValueError: it is no .npz file or a damaged one, or has nothing below the prefix, or has an
+            array with numbers that are not finite.
     """
     file, subtree = _split_subtree(str(path))
     if not Path(file).exists():
@@ -52,6 +53,12 @@ def load_npz(path: str | Path) -> Arrays:
         raise ValueError(
             f"checkpoint {file} has no parameters below '{subtree}/': it holds {', '.join(tops)}"
         )
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(
+                f"checkpoint {file} has numbers that are not finite in '{name}': take one of "
+                "before its run diverged"
+            )
     return arrays
 
 

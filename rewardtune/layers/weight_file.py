@@ -6,10 +6,13 @@ equal networks should be equal bytes.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -53,6 +56,20 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], *, metadata: str) -
         sync(unfinished)
         unfinished.replace(path)
         sync(path.parent)
+
+
+def content_digest(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Hex SHA-256 of what a file says: its metadata, and names, shapes and bytes of its tensors.
+
+    Args:
+        metadata: as it was read from JSON.
+        tensors: contiguous, on the CPU.
+    """
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -48,7 +48,10 @@ def measure_canary(
 
 
 def canary_error(policy: Policy, canary: CanaryLogProbs, images_GHWC: Tensor) -> float:
-    """Largest difference between what the policy says and what it should; nan if it says nan.
+    """Largest difference between what the policy says and what it should.
+
+    Where it should say nan, nan is no difference: that a run has left the numbers is for the
+    learner to tell. It is nan where nan is said by one alone.
 
     Raises:
         ValueError: the mini-batch is not of this policy, or the images are not its.
@@ -59,8 +62,12 @@ def canary_error(policy: Policy, canary: CanaryLogProbs, images_GHWC: Tensor) ->
             f"the canary holds log-probs {list(canary.log_probs_GST.shape)}, but the policy gives "
             f"{list(found_GST.shape)}"
         )
+    expected_GST = canary.log_probs_GST
+    is_same_GST = (found_GST == expected_GST) | (np.isnan(found_GST) & np.isnan(expected_GST))
+    with np.errstate(invalid="ignore"):  # of infinities that are the same
+        error_GST = np.where(is_same_GST, 0.0, np.abs(found_GST - expected_GST))
     # max() of numpy is nan as soon as one of them is.
-    return float(np.abs(found_GST - canary.log_probs_GST).max())
+    return float(error_GST.max())
 
 
 def canary_tolerance(policy: Policy) -> float:

@@ -1,8 +1,9 @@
 """A policy as one file: weights, sizes, and what its tokens mean.
 
 The file is safetensors, weights in float32 under their dotted names. Its metadata has one
-entry, ``rewardtune``: JSON with ``format``, ``architecture``, ``config``, ``vocabulary`` and
-``provenance``.
+entry, ``rewardtune``: JSON with ``format``, ``architecture``, ``config``, ``vocabulary``,
+``provenance`` and ``digest``, which is of all the others and of the weights. Files of before have
+no digest and are read without.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rewardtune.layers.weight_file import METADATA_KEY, stored_tensors, write_weights
+from rewardtune.layers.finite import not_finite
+from rewardtune.layers.weight_file import (
+    METADATA_KEY,
+    content_digest,
+    stored_tensors,
+    write_weights,
+)
 from rewardtune.policies.network import KINDS, NetworkPolicy, network_class
 from rewardtune.shipped import find_file
 
@@ -32,11 +39,15 @@ class PolicyFileError(ValueError):
 
 
 class _Metadata(BaseModel):
+    # A digest whose name is damaged must not pass for none.
+    model_config = ConfigDict(extra="forbid")
+
     format: int
     architecture: str
     config: dict[str, Any]
     vocabulary: dict[str, Any]
     provenance: dict[str, Any]
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +85,9 @@ def save_policy(
         "vocabulary": vocabulary,
         "provenance": provenance,
     }
-    text = json.dumps(metadata, sort_keys=True)
     tensors = stored_tensors(policy.tensors())
+    digest = content_digest(json.loads(json.dumps(metadata)), tensors)
+    text = json.dumps({**metadata, "digest": digest}, sort_keys=True)
     try:
         write_weights(path, tensors, metadata=text)
     except OSError as error:
@@ -95,8 +107,8 @@ def load_policy(path: Path) -> LoadedPolicy:
         path: as ``save_policy``, and so ``pretrain`` and ``tune``, wrote it.
 
     Raises:
-        PolicyFileError: there is no such file; it is truncated or damaged; it is no policy, or
-            one of another version.
+        PolicyFileError: there is no such file; it is truncated or damaged, in whatever byte; it is
+            no policy, or one of another version; a weight is not finite.
     """
     path = find_file(path)
     _check_length(path)
@@ -106,12 +118,18 @@ def load_policy(path: Path) -> LoadedPolicy:
             # Cloned out of the mapped file, which others may overwrite in place.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise PolicyFileError(f"policy {path} is damaged: {error}") from error
+        raise PolicyFileError(f"policy {path} is damaged: {_line(error)}") from error
+    _check_digest(path, metadata, tensors)
     try:
         policy = network_class(metadata.architecture).build(metadata.config)
     except ValidationError as error:
         raise PolicyFileError(f"policy {path} is damaged: config: {_first(error)}") from error
     _check_tensors(path, tensors, policy)
+    if (name := not_finite(tensors)) is not None:
+        raise PolicyFileError(
+            f"policy {path} has numbers that are not finite in '{name}': the run that wrote it "
+            "diverged, use one of its earlier checkpoints"
+        )
     policy.fill(tensors)
     return LoadedPolicy(policy, metadata.vocabulary, metadata.provenance)
 
@@ -190,7 +208,7 @@ def _check_length(path: Path) -> None:
     try:
         entries = json.loads(header)
         ends = [entry["data_offsets"][1] for n, entry in entries.items() if n != "__metadata__"]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise PolicyFileError(f"policy {path} is damaged: its header is no valid JSON") from error
     needed = 8 + header_size + max(ends, default=0)
     if size < needed:
@@ -215,6 +233,18 @@ def _parse(path: Path, metadata: Mapping[str, str]) -> _Metadata:
     return parsed
 
 
+def _check_digest(path: Path, metadata: _Metadata, tensors: Mapping[str, Tensor]) -> None:
+    """Before a network of the sizes that it tells is built."""
+    if metadata.digest is None:
+        return
+    found = content_digest(metadata.model_dump(exclude={"digest"}), tensors)
+    if found != metadata.digest:
+        raise PolicyFileError(
+            f"policy {path} is damaged: it does not hold what was written (SHA-256 differs): copy "
+            "it again"
+        )
+
+
 def _check_tensors(path: Path, tensors: Mapping[str, Tensor], policy: NetworkPolicy) -> None:
     needed = policy.tensors()
     if odd := sorted(needed.keys() ^ tensors.keys()):
@@ -231,6 +261,10 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], policy: NetworkPol
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     return " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _unreadable(path: Path, error: OSError) -> PolicyFileError:

@@ -21,7 +21,7 @@ from rewardtune.policies.policy_file import policy_digest
 from rewardtune.policies.weights import is_float32_only
 from rewardtune.run.starting_policy import starting_policy
 from rewardtune.tasks.artefacts import artefact_digest
-from rewardtune.tasks.task import Task, TokenRewardsTask
+from rewardtune.tasks.task import Task, TokenRewardsTask, check_score_rule
 from sampler.sampler import Sampler
 
 
@@ -99,6 +99,8 @@ def _open(config: RunConfig, resolved: Resolved, digests: _StartDigests, *, on_c
     if holdout is not None:
         _check_categories(train, holdout)
     task = resolved.load_task(categories=train.categories)
+    if config.evaluation.score_rule is not None:
+        check_score_rule(config.evaluation.score_rule, task)
     if config.mode == "tune" and isinstance(task, TokenRewardsTask) and task.has_token_rewards:
         config.learner.check_token_rewards()
     pinned = config.pinned(

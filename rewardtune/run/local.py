@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from learner.not_finite import NotFinite
 from learner.source import Collected
 from reward_workers.scoring.reward import RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
@@ -23,7 +24,7 @@ from rewardtune.run.holdout import holdout_metrics
 from rewardtune.run.log import RunLog
 from rewardtune.run.pretraining import PretrainingLoop
 from rewardtune.run.result import RunResult, finished
-from rewardtune.run.state import restore_run, save_run, write_policy
+from rewardtune.run.state import last_good, restore_run, save_run, write_policy
 from rewardtune.run.stopping import stop_on_signal
 from rewardtune.run.tuning import TuningLoop, step_record
 from rewardtune.run.unscored import TOO_MANY_UNSCORED, UnscoredGroups
@@ -42,6 +43,7 @@ def tune(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult:
 
     Raises:
         ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix.
+        NotFinite: a step left the numbers; says which, and where the last good checkpoint is.
     """
     parts = assemble(config)
     run = open_run(parts.config, log.message, fork=fork)
@@ -144,7 +146,10 @@ def _run(
             _evaluate(parts, run, log, history, step=0)
         while learner.policy_version < num_steps and not stop:
             started = time.perf_counter()
-            outcome = loop.step()
+            try:
+                outcome = loop.step()
+            except NotFinite as error:
+                raise last_good(parts, run, loop, error) from error
             if outcome is None:
                 continue
             report, measured = outcome

@@ -126,12 +126,18 @@ class _Smoothed:
 
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
+        """Those of the newest record and no others: an earlier step's would be taken for its."""
+        self._means: dict[str, float] = {}
 
     def add(self, record: Mapping[str, float]) -> None:
-        for name, value in record.items():
-            if math.isfinite(value):
-                past = value if name in _AS_IT_IS else self.values.get(name, value)
-                self.values[name] = _SMOOTHING * past + (1 - _SMOOTHING) * value
+        self.values = {name: self._shown(name, value) for name, value in record.items()}
+
+    def _shown(self, name: str, value: float) -> float:
+        if not math.isfinite(value):
+            return value
+        past = value if name in _AS_IT_IS else self._means.get(name, value)
+        self._means[name] = _SMOOTHING * past + (1 - _SMOOTHING) * value
+        return self._means[name]
 
     def shares(self) -> dict[str, float]:
         """The share of a step's time that each phase takes, of those that are known."""

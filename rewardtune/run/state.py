@@ -11,6 +11,7 @@ from torch import Tensor
 
 from learner.checkpoint import Checkpoint, CheckpointError, prune, save_checkpoint
 from learner.learner import Learner
+from learner.not_finite import NotFinite, ended_by
 from rewardtune.policies.policy_file import save_policy
 from rewardtune.policies.weights import unpack_tensor
 from rewardtune.records import PackedTensor, PackedWeights
@@ -35,8 +36,11 @@ class Loop(Protocol):
         ...
 
 
-def save_run(parts: Parts, run: RunDirectory, loop: Loop) -> None:
+def save_run(parts: Parts, run: RunDirectory, loop: Loop) -> Path:
     """Write a checkpoint.
+
+    Returns:
+        Its folder.
 
     Raises:
         RuntimeError: a newer start has taken the run over.
@@ -59,8 +63,19 @@ def save_run(parts: Parts, run: RunDirectory, loop: Loop) -> None:
         "ledger": ledger,
     }
     files = {"weights": learner.weights(), "optimizer": optimizer, **behaviour}
-    save_checkpoint(run.checkpoints, learner.policy_version, files, state)
+    path = save_checkpoint(run.checkpoints, learner.policy_version, files, state)
     prune(run.checkpoints, keep_last=parts.config.operations.keep_checkpoints)
+    return path
+
+
+def last_good(parts: Parts, run: RunDirectory, loop: Loop, error: NotFinite) -> NotFinite:
+    """Write the checkpoint before the step that left the numbers; returns what ends the run.
+
+    Raises:
+        As ``save_run``.
+    """
+    path = save_run(parts, run, loop)
+    return ended_by(error, step=loop.learner.policy_version, checkpoint=path)
 
 
 def restore_run(run: RunDirectory, loop: Loop) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from learner.checkpoint import (
     prune,
     save_checkpoint,
 )
+from learner.not_finite import NotFinite, ended_by, found_not_finite
 from learner.optimizer import Optimizer
 from learner.schedule import multiplier
 from learner.term import claim_term, latest_term
@@ -72,7 +72,8 @@ class StageOneTrainer:
     def step(self) -> dict[str, float]:
         """Consume one batch; figures for the log.
 
-        A batch whose gradient is not finite moves nothing and is counted.
+        Raises:
+            NotFinite: the batch is not consumed; nothing has changed.
         """
         started = time.perf_counter()
         settings, batch = self._config.training, self._batch()
@@ -107,6 +108,8 @@ class StageOneTrainer:
             reconstruction += share * loss.reconstruction
             vectors.append(loss.vector_NLE)
             codes.append(loss.code_NL)
+        figures = self._update(loss=float(reconstruction))
+        # Last: what it takes in cannot be taken back.
         use = self.network.codebook.follow(
             torch.cat(vectors),
             torch.cat(codes),
@@ -114,7 +117,6 @@ class StageOneTrainer:
             min_count=settings.min_count,
             generator=generator,
         )
-        figures = self._update()
         self.num_steps += 1
         return {
             "step": self.num_steps,
@@ -148,17 +150,21 @@ class StageOneTrainer:
             generator=generator,
         )
 
-    def _update(self) -> dict[str, float]:
+    def _update(self, *, loss: float) -> dict[str, float]:
         settings, norm = self._config.training, self._optimizer.grad_norm()
-        if not math.isfinite(norm):
-            return {"grad_norm": norm, "skipped": 1.0}
+        self._insist_on_finite({"loss": loss, "gradient norm": norm})
         rate = multiplier(settings.schedule, self.num_steps, settings.num_steps)
         step = self._optimizer.step(rate, grad_norm=norm)
+        self._insist_on_finite({"norm of the update": step.update_norm})
         return {
             "grad_norm": norm,
             "update_norm": step.update_norm,
             "learning_rate": rate * settings.optimizer.learning_rate,
         }
+
+    def _insist_on_finite(self, values: Mapping[str, float]) -> None:
+        if (found := found_not_finite(values)) is not None:
+            raise NotFinite(f"step {self.num_steps + 1}: {found}")
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
         """Tensors for a checkpoint; live."""
@@ -180,6 +186,7 @@ def train_stage_one(
 
     Raises:
         ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix.
+        NotFinite: a step left the numbers; says which, and where the last good checkpoint is.
     """
     torch.set_num_threads(config.compute.threads)
     device = _device(config)
@@ -196,9 +203,13 @@ def train_stage_one(
     every, operations = config.evaluation.every_steps, config.operations
     with stop_on_signal() as stop:
         while trainer.num_steps < num_steps and not stop:
-            figures = trainer.step()
+            try:
+                figures = trainer.step()
+            except NotFinite as error:
+                path = run.save(trainer)
+                raise ended_by(error, step=trainer.num_steps, checkpoint=path) from error
             step = trainer.num_steps
-            if step % operations.log_every == 0 or "skipped" in figures:
+            if step % operations.log_every == 0:
                 log.step(figures)
             is_last = step == num_steps
             if holdout is not None and (is_last or (every and step % every == 0)):
@@ -244,14 +255,15 @@ class _Run:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def save(self, trainer: StageOneTrainer) -> None:
+    def save(self, trainer: StageOneTrainer) -> Path:
         if latest_term(self.path) > self._term:
             raise RuntimeError(
                 f"another process has taken over {self.path}: this one stops without writing"
             )
         state = {"identity_hash": self._config.identity_hash(), "term": self._term}
-        save_checkpoint(self.checkpoints, trainer.num_steps, trainer.state(), state)
+        path = save_checkpoint(self.checkpoints, trainer.num_steps, trainer.state(), state)
         prune(self.checkpoints, keep_last=self._config.operations.keep_checkpoints)
+        return path
 
 
 def _identity_hash(file: Path) -> str:

@@ -15,6 +15,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BoundedTask",
     "CuttingTask",
     "InputTask",
     "PicturedTask",

@@ -243,6 +243,15 @@ def load_task(
     return find_task(name, options, artefacts=artefacts).load(categories=categories)
 
 
+def check_score_rule(rule: str, task: Task) -> None:
+    """Raises ValueError where the task ranks no prediction by a rule of this name."""
+    if rule not in task.score_rules:
+        raise ValueError(
+            f"score_rule '{rule}' is unknown to task '{task.name}': choose from "
+            f"{', '.join(task.score_rules)}"
+        )
+
+
 def task_class(name: str) -> Any:
     """The class that a task's module names TASK.
 

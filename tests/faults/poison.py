@@ -83,11 +83,19 @@ def on_ray(name: str) -> Iterator[Target]:
 
 
 @contextmanager
-def on_redis(folder: Path) -> Iterator[Target]:
-    """The newest server there is, with the users that ``rewardtune redis-acl`` prints."""
+def on_redis(folder: Path, *, forger: str = RUN) -> Iterator[Target]:
+    """The newest server there is, with the users that ``rewardtune redis-acl`` prints.
+
+    Args:
+        forger: name of the run whose worker's password the forger has.
+    """
     binary = redis_binaries()[max(redis_binaries())]
     folder.mkdir()
-    rules = users(RUN, learner=PASSWORDS["learner"], worker=PASSWORDS["worker"])
+    rules = [
+        line
+        for run in sorted({RUN, forger})
+        for line in users(run, learner=PASSWORDS["learner"], worker=PASSWORDS["worker"])
+    ]
     with running(binary, folder, users=rules) as server, ExitStack() as stack:
 
         def connect(user: str) -> JobQueue:
@@ -96,7 +104,7 @@ def on_redis(folder: Path) -> Iterator[Target]:
 
         direct = redis.Redis(
             port=server.port,
-            username=f"{RUN}-worker",
+            username=f"{forger}-worker",
             password=PASSWORDS["worker"],
             protocol=2,
         )
@@ -113,7 +121,11 @@ class Forger:
         self._target = target
         self._rng = random.Random(seed)
         self._left = {"entries": entries, "results": results, "commands": commands}
+        self._total = max(1, entries + results + commands)
         self.counts: Counter[str] = Counter()
+
+    def is_ahead(self, share: float) -> bool:
+        return 1 - sum(self._left.values()) / self._total >= share
 
     def __call__(self, term: Term, spec: ScoringSpec, stop: threading.Event) -> None:
         queue = self._target.as_worker()
@@ -246,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=int, default=10_000)
     parser.add_argument("--commands", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--only", choices=("memory", "ray", "redis", "commands"))
+    parser.add_argument("--only", choices=("memory", "ray", "redis", "commands", "neighbour"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     told = parser.parse_args(arguments)
     failed = False
@@ -260,6 +272,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "ray": (lambda: on_ray("queue"), forged),
             "redis": (lambda: on_redis(folder / "redis"), forged),
             "commands": (lambda: on_redis(folder / "direct"), {"commands": told.commands}),
+            "neighbour": (
+                lambda: on_redis(folder / "neighbour", forger="another"),
+                {"commands": told.commands},
+            ),
         }
         for kind, (make, counts) in kinds.items():
             if told.only not in (None, kind):

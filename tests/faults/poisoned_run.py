@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -26,7 +27,7 @@ from rewardtune.config.run_config import RunConfig
 from rewardtune.records import Published, ScoredGroup
 from rewardtune.run.assembly import Parts, assemble, build_sampler
 from rewardtune.run.tuning import TuningLoop
-from rewardtune.transport.queue.job_queue import JobQueue, QueueStats, QueueUnavailable, Term
+from rewardtune.transport.queue.job_queue import Job, JobQueue, QueueStats, QueueUnavailable, Term
 from rewardtune.transport.seal import RunSeal
 from rewardtune.transport.term import StaleTerm
 from rewardtune.transport.weights.weight_store import MemoryWeightStore
@@ -55,6 +56,18 @@ class Ended:
     stats: QueueStats | None
 
 
+class Forging(Protocol):
+    """Whoever writes into the queue beside the run."""
+
+    def __call__(self, term: Term, spec: ScoringSpec, stop: threading.Event) -> None:
+        """In a thread of its own, until it has done enough or the event is set."""
+        ...
+
+    def is_ahead(self, share: float) -> bool:
+        """It has done so much of what it means to do."""
+        ...
+
+
 class PoisonedRun:
     """One run of a tiny detector over queues that the caller makes."""
 
@@ -76,14 +89,15 @@ class PoisonedRun:
         connect: Callable[[], JobQueue],
         *,
         as_worker: Callable[[], JobQueue] | None = None,
-        forge: Callable[[Term, ScoringSpec, threading.Event], None] | None = None,
+        forge: Forging | None = None,
     ) -> Ended:
         """Take every step.
 
         Args:
             connect: another connection to the queue, for learner, sampler and driver each.
             as_worker: one for the reward worker; None: as ``connect``.
-            forge: works in a thread of its own until it has done enough, or the event is set.
+            forge: the honest worker waits for it wherever the run is ahead of it, so that a slow
+                machine forges as much as a fast one.
         """
         parts = assemble(self._config)
         spec = _spec(parts)
@@ -96,15 +110,16 @@ class PoisonedRun:
             stack.callback(own.close)
             run = _Running(parts, queue, connect(), term, spec)
             worker = RewardWorker(
-                own,
+                own if forge is None else _Patient(own, lambda: forge.is_ahead(run.share)),
                 # Whatever forges has to be first: nothing is held that is not being scored.
                 RewardWorkerConfig(lease_seconds=2.0, heartbeat_seconds=0.5, prefetch=0),
                 data_path=self._config.data.train,
                 name=HONEST,
             )
             stop = threading.Event()
-            forger = threading.Thread(target=forge or (lambda *_: None), args=(term, spec, stop))
-            threads = [threading.Thread(target=worker.run), forger]
+            threads = [threading.Thread(target=worker.run)]
+            if forge is not None:
+                threads.append(threading.Thread(target=forge, args=(term, spec, stop)))
             run.open()
             for thread in threads:
                 thread.start()
@@ -143,6 +158,11 @@ class _Running:
         self._is_over = False
         self.drawn: set[bytes] = set()
         self.num_foreign = 0
+
+    @property
+    def share(self) -> float:
+        """How much of its steps the run will have taken after this one."""
+        return (1 + self._tuning.learner.policy_version) / self._parts.config.learner.num_steps
 
     def open(self) -> None:
         self._tuning.restore({})
@@ -228,6 +248,27 @@ class _Remembering(PassedOn):
     def put(self, term: int, ordinal: int, body: bytes, *, seal: bytes = b"") -> bool:
         self._run.drawn.add(body)
         return super().put(term, ordinal, body, seal=seal)
+
+
+class _Patient(PassedOn):
+    """Has no job for its worker before it may."""
+
+    def __init__(self, queue: JobQueue, may_lease: Callable[[], bool]) -> None:
+        super().__init__(queue)
+        self._may_lease = may_lease
+
+    def lease(
+        self, worker: str, *, reward_digest: str, max_jobs: int, timeout_seconds: float
+    ) -> list[Job]:
+        if not self._may_lease():
+            time.sleep(0.005)
+            return []
+        return super().lease(
+            worker,
+            reward_digest=reward_digest,
+            max_jobs=max_jobs,
+            timeout_seconds=min(timeout_seconds, 0.02),
+        )
 
 
 class _Watched:

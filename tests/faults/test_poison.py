@@ -67,3 +67,9 @@ def test_commands_sent_past_the_queue_end_in_a_redraw_or_a_refusal(
     made = forged(calm, lambda: on_redis(tmp_path / "redis"), commands=60)
     assert made.counts["commands_done"] > 30
     assert made.forged.num_redraws > 0
+
+
+def test_a_neighbours_password_opens_nothing_of_this_run(calm: Calm, tmp_path: Path) -> None:
+    made = forged(calm, lambda: on_redis(tmp_path / "redis", forger="another"), commands=60)
+    assert made.counts["commands_denied"] == 60
+    assert made.forged.num_redraws == 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 from unittest import mock
 
 import numpy as np
@@ -19,6 +19,7 @@ from rewardtune.cluster.hosts.replies import Process
 from rewardtune.cluster.hosts.reward_worker import RewardWorkerHost
 from rewardtune.cluster.ray_cluster import RayCluster
 from rewardtune.records import ScoredGroup
+from rewardtune.records.score_promise import STEP_REWARD
 from rewardtune.transport.queue.job_queue import CommitOutcome, Job, JobQueue, QueueLimits
 from rewardtune.transport.queue.redis_queue import RedisJobQueue
 from rewardtune.transport.wire import scored_group_from_bytes, scored_group_to_bytes
@@ -31,10 +32,14 @@ class TwoWritesQueue(RedisJobQueue):
     """Settles a job first, with rewards that are yet to come, and fills them in afterwards."""
 
     def commit(self, job: Job, worker: str, scored: bytes) -> CommitOutcome:
-        outcome = super().commit(job, worker, without_rewards(scored))
+        half = without_rewards(scored)
+        outcome = super().commit(job, worker, half)
         if outcome is CommitOutcome.ACCEPTED:
+            key = self._key(f"{job.term}:result:{job.ordinal}")
+            stored: Any = self._client.get(key)
             pause()
-            self._client.set(self._key(f"{job.term}:result:{job.ordinal}"), b"s" + scored, xx=True)
+            if stored is not None:
+                self._client.set(key, stored.removesuffix(half) + scored, xx=True)
         return outcome
 
 
@@ -45,7 +50,13 @@ def pause() -> None:
 def without_rewards(scored: bytes) -> bytes:
     whole = scored_group_from_bytes(scored)
     unknown_S = np.zeros_like(whole.score.reward_S)
-    return scored_group_to_bytes(ScoredGroup(whole.group, replace(whole.score, reward_S=unknown_S)))
+    # Those of steps too, or the learner would see that they do not sum to the reward.
+    aux = {
+        name: np.zeros_like(values) if name == STEP_REWARD else values
+        for name, values in whole.score.aux.items()
+    }
+    score = replace(whole.score, reward_S=unknown_S, aux=aux)
+    return scored_group_to_bytes(ScoredGroup(whole.group, score))
 
 
 class TwoWritesHost(RewardWorkerHost):

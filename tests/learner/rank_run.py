@@ -22,6 +22,7 @@ from torch import Tensor
 
 from learner.config import AdafactorConfig, LearnerConfig
 from learner.learner import Learner
+from learner.not_finite import NotFinite
 from learner.ranks import LocalShards, MeetingPoint, RankLost, ShardExchange, TorchRanks
 from rewardtune.datasets.example import Category
 from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -32,8 +33,8 @@ BATCH, SAMPLES, BOXES = 8, 3, 2
 NUM_STEPS = 7
 INVALID = {1: [2], 2: [0, 1, 2, 3], 3: range(BATCH)}
 """Rows without a valid score by step: one, a whole shard, all."""
-NOT_FINITE = {4: 6}
-"""A row whose reward overflows, by step: in the last rank's shard alone."""
+NOT_FINITE = {6: 6}
+"""A row whose reward overflows, in the last step: in the last rank's shard alone."""
 
 
 def made_task() -> DetectionTask:
@@ -100,7 +101,13 @@ def made_batch(step: int) -> tuple[list[ScoredGroup], Tensor]:
 def take_step(learner: Learner, step: int) -> dict[str, Any]:
     scored, images_GHWC = made_batch(step)
     rows = learner.own_rows
-    report = learner.reinforce(scored, images_GHWC[rows.start : rows.stop])
+    try:
+        report = learner.reinforce(scored, images_GHWC[rows.start : rows.stop])
+    except NotFinite as error:
+        told: dict[str, Any] = {"ended": str(error)}
+    else:
+        metrics = {name: repr(value) for name, value in report.metrics.items()}
+        told = {"is_skipped": report.is_skipped, "metrics": metrics}
     digest = hashlib.sha256()
     optimizer, ledger = learner.state()
     for name, tensor in sorted([*learner.weights().items(), *optimizer.items()]):
@@ -108,9 +115,8 @@ def take_step(learner: Learner, step: int) -> dict[str, Any]:
     return {
         "step": step,
         "digest": digest.hexdigest(),
-        "is_skipped": report.is_skipped,
-        "metrics": {name: repr(value) for name, value in report.metrics.items()},
         "ledger": copy.deepcopy(ledger),
+        **told,
     }
 
 

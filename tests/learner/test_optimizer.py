@@ -233,6 +233,24 @@ def test_at_multiplier_zero_only_the_statistics_move() -> None:
     assert all(tensor.any() for tensor in optimizer.state_dict().values())
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_an_update_that_is_not_finite_changes_nothing(
+    config: AdafactorConfig | AdamWConfig,
+) -> None:
+    parameters = make_parameters()
+    optimizer = Optimizer(parameters, config)
+    for seed in range(3):
+        set_gradients(parameters, seed)
+        if seed == 2:
+            weights = values(parameters)
+            state = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
+            assert optimizer.step(1e38).update_norm == math.inf
+            assert all(torch.equal(parameters[name], weights[name]) for name in SHAPES)
+            found = optimizer.state_dict()
+            assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+        assert math.isfinite(optimizer.step(0.7).update_norm)
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_one_bad_element_makes_the_norm_not_finite(poison: float) -> None:
     gradients = [torch.ones(3), torch.ones(4, 5), torch.ones(2)]

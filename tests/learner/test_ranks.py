@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner import ranks
+from learner.not_finite import NotFinite
 from learner.ranks import LocalShards, MeetingPoint, RankLost, TorchRanks
 from tests.learner import rank_run
 
@@ -81,10 +83,13 @@ def alone() -> list[dict[str, Any]]:
 
 def test_the_steps_are_what_they_should_test(alone: list[dict[str, Any]]) -> None:
     """One invalid group, an invalid shard, nothing valid, not finite; the others move weights."""
-    assert [step["is_skipped"] for step in alone] == [False] * 3 + [True] * 2 + [False] * 2
-    digests = [step["digest"] for step in alone]
-    assert len(set(digests)) == 5 and digests[2] == digests[3] == digests[4]
-    assert len(alone[-1]["ledger"]["invalid"]) == 1 + 4 + 8
+    *steps, last = alone
+    assert [step["is_skipped"] for step in steps] == [False] * 3 + [True] + [False] * 2
+    digests = [step["digest"] for step in steps]
+    assert len(set(digests)) == 5 and digests[2] == digests[3]
+    assert last["ended"] == "step 7: the loss is not finite (nan)"
+    assert (last["digest"], last["ledger"]) == (digests[-1], steps[-1]["ledger"])
+    assert len(last["ledger"]["invalid"]) == 1 + 4 + 8
     assert "soft_target_loss" in alone[0]["metrics"]
     assert rank_run.alone(num_shards=1)[0]["digest"] != digests[0]
 
@@ -122,6 +127,34 @@ def test_a_rank_that_never_comes_is_lost() -> None:
             timeout_seconds=1.0,
         )
     assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(
+    ("rank_0_is_fine", "error", "said"),
+    [
+        (True, RankLost, r"step 7: the loss is not finite \(nan\) on rank 1, but not on rank 0"),
+        (False, NotFinite, r"step 1: what rank 0 computed is not finite"),
+    ],
+)
+def test_a_rank_that_finds_something_else_than_rank_0_does_not_go_on(
+    rank_0_is_fine: bool, error: type[Exception], said: str
+) -> None:
+    class Rank1(LocalShards):
+        rank = property(lambda self: 1)
+
+        def decide(self, choice: int) -> int:
+            return int(rank_0_is_fine)
+
+    learner = rank_run.made_learner(Rank1())
+    before = copy.deepcopy(learner.weights())
+    step = 0
+    if rank_0_is_fine:
+        step = max(rank_run.NOT_FINITE)
+        learner.ledger.num_batches = step
+    with pytest.raises(error, match=said):
+        learner.reinforce(*rank_run.made_batch(step))
+    assert learner.policy_version == step
+    assert all(torch.equal(weight, before[name]) for name, weight in learner.weights().items())
 
 
 def test_a_rank_needs_the_pictures_of_its_own_rows_alone() -> None:

@@ -24,7 +24,7 @@ from rewardtune.transport.wire import (
     scored_group_from_bytes,
     scored_group_to_bytes,
 )
-from tests.learner.rank_run import made_batch
+from tests.learner.rank_run import NOT_FINITE, made_batch
 
 
 class _Recorded(LocalShards):
@@ -55,7 +55,7 @@ class _Later:
 
 def scored_batch() -> list[ScoredGroup]:
     """One group could not be scored, another's reward is not finite, which no queue lets by."""
-    scored, _ = made_batch(4)
+    scored, _ = made_batch(max(NOT_FINITE))
     scored = [scored_group_from_bytes(scored_group_to_bytes(each)) for each in scored]
     scored[2] = accepted(
         Result(dead=group_to_bytes(scored[2].group)),

@@ -36,6 +36,8 @@ STATS = QueueStats(
     oldest_seconds=1.5,
     redeliveries=4,
     failures={"crash": 2},
+    refused={"host-9-def": 3},
+    bad_entries=1,
 )
 STATUS: dict[str, Any] = {
     "run": "tuned",

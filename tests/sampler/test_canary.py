@@ -103,6 +103,17 @@ def test_a_log_prob_that_is_no_number_is_damage(learner: EncoderDecoder) -> None
         check_canary(sampler, manifest, images())
 
 
+def test_a_log_prob_that_is_no_number_in_the_learner_either_is_no_damage(
+    learner: EncoderDecoder,
+) -> None:
+    learner.decoder.head.project.bias[3] = float("nan")
+    manifest, sampler = published_by(learner), copy.deepcopy(learner)
+    assert check_canary(sampler, manifest, images()) == 0.0
+    sampler.decoder.head.project.bias[3] = 0.0
+    with pytest.raises(DamagedWeights, match="off by nan"):
+        check_canary(sampler, manifest, images())
+
+
 def test_without_a_canary_there_is_nothing_to_check(learner: EncoderDecoder) -> None:
     dtype = learner.patch_embedding.kernel.dtype
     manifest = manifest_of(Published(0, 0), pack_weights(learner, dtype=dtype))

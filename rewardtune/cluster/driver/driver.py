@@ -22,12 +22,13 @@ from rewardtune.cluster.driver.fleet import Fleet, Placement
 from rewardtune.cluster.driver.learner_group import LearnerGroup
 from rewardtune.cluster.driver.metrics import report_queue, report_state, report_workers
 from rewardtune.cluster.driver.pace import NUM_RECENT_STEPS
-from rewardtune.cluster.driver.reward_pool import MAX_REWARD_WORKERS, RewardPool
+from rewardtune.cluster.driver.reward_pool import RewardPool
 from rewardtune.cluster.driver.sampler_pool import SamplerPool
 from rewardtune.cluster.driver.service import Service
 from rewardtune.cluster.driver.status import DriverStatus, run_status, targets_of
 from rewardtune.cluster.driver.whereabouts import Location, find_group
 from rewardtune.cluster.hosts.replies import Joined, Stepped
+from rewardtune.config.cluster_config import MAX_REWARD_WORKERS
 from rewardtune.config.run_config import RunConfig
 from rewardtune.evaluation.history import History
 from rewardtune.run.log import RunLog
@@ -248,6 +249,7 @@ class Driver:
         Raises:
             RunFailed: a service cannot be kept alive.
             StaleTerm: another start has taken the run over.
+            NotFinite: a step left the numbers.
             ConfigError, CheckpointError, OSError: as the learner says.
         """
         try:

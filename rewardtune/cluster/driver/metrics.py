@@ -33,8 +33,7 @@ def report_queue(meter: Meter, stats: QueueStats | None) -> None:
     meter.set_total("queue_stale_commits_total", stats.stale_commits)
     meter.set_total("queue_dead_total", stats.dead)
     meter.set_total("queue_bad_entries_total", stats.bad_entries)
-    for worker, count in stats.refused.items():
-        meter.set_total("results_refused_total", count, worker=worker)
+    meter.set_total("results_refused_total", sum(stats.refused.values()))
     for kind, count in stats.failures.items():
         meter.set_total("queue_failures_total", count, kind=kind)
 

@@ -10,9 +10,6 @@ from rewardtune.cluster.driver.service import Service
 from rewardtune.cluster.hosts.kinds import REWARD_WORKER
 from rewardtune.cluster.hosts.reward_worker import RewardWorkerHost
 
-MAX_REWARD_WORKERS = 1000
-"""Inside Ray, which stalls when many more are asked for at once."""
-
 
 class RewardPool:
     """Starts what is missing, drains what is too many."""

@@ -7,6 +7,7 @@ update; so they hold the learner's weights without ever being sent them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from learner.checkpoint import Checkpoint, CheckpointError, CheckpointIncomplete, load_checkpoint
 from learner.learner import Learner
+from learner.not_finite import NotFinite
 from learner.ranks import TorchRanks
 from learner.source import SharedSource
 from rewardtune.cluster.hosts.exposed import expose
@@ -105,7 +107,9 @@ class LearnerRankHost:
         collected = self._learning.source.collect(learner.ledger.next_ordinals)
         if collected is not None:
             images_GHWC = own_images(self._learning.parts, learner, collected.scored)
-            learner.reinforce(collected.scored, images_GHWC)
+            # Rank 0 has found it too, and tells the driver once it has written the checkpoint.
+            with contextlib.suppress(NotFinite):
+                learner.reinforce(collected.scored, images_GHWC)
 
 
 def _read(path: Path) -> Checkpoint:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from learner.metrics import report_step
+from learner.not_finite import NotFinite
 from learner.source import QueueSource
 from rewardtune.cluster.hosts.gpu_metrics import GpuReport
 from rewardtune.cluster.hosts.replies import Joined, Stepped
 from rewardtune.run.assembly import Parts
 from rewardtune.run.directory import RunDirectory
-from rewardtune.run.state import restore_run, save_run, write_policy
+from rewardtune.run.state import last_good, restore_run, save_run, write_policy
 from rewardtune.run.tuning import TuningLoop, step_record
 from rewardtune.transport.telemetry.meter import Meter
 
@@ -72,10 +73,14 @@ class Learning:
 
         Raises:
             RankLost: another rank is gone.
+            NotFinite: this batch left the numbers; the checkpoint before it is written.
         """
         ledger = self._loop.learner.ledger
         before = (len(ledger.invalid), len(ledger.skipped))
-        outcome = self._loop.step()
+        try:
+            outcome = self._loop.step()
+        except NotFinite as error:
+            raise last_good(self._parts, self._run, self._loop, error) from error
         self._gpu.report()
         if outcome is None:
             return None

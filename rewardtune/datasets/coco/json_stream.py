@@ -73,6 +73,8 @@ class JsonReader:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
+            except RecursionError:
+                self._fail("it is nested too deeply")
             except json.JSONDecodeError as error:
                 # Cut off by the window's end, or truly wrong? A token that is cut off starts
                 # within a few characters of the end, except a string.
@@ -92,7 +94,10 @@ class JsonReader:
 
     def _more(self) -> bool:
         # As much again as is waiting: an item of any length is decoded few times.
-        chunk = self._file.read(max(_READ_CHARS, len(self._text) - self._at))
+        try:
+            chunk = self._file.read(max(_READ_CHARS, len(self._text) - self._at))
+        except UnicodeDecodeError:
+            self._fail("it is not text in UTF-8")
         self._num_dropped += self._at
         self._text = self._text[self._at :] + chunk
         self._at = 0

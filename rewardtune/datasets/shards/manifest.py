@@ -65,6 +65,11 @@ def read_manifest(path: Path) -> Manifest:
             f"{path} {what}: expected a data set made by 'rewardtune data' "
             "(a conversion that failed leaves none)"
         ) from None
+    except UnicodeDecodeError:
+        raise DatasetError(
+            f"{file} is no manifest of a data set (it is not text in UTF-8): convert the data set "
+            "anew"
+        ) from None
     try:
         content = json.loads(text)
         version = content.get("format_version") if isinstance(content, dict) else None
@@ -74,7 +79,7 @@ def read_manifest(path: Path) -> Manifest:
                 "convert the data set anew, or use the program that wrote it"
             )
         manifest = Manifest.model_validate(content)
-    except (json.JSONDecodeError, ValidationError) as error:
+    except (json.JSONDecodeError, RecursionError, ValidationError) as error:
         reason = str(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]

@@ -77,11 +77,27 @@ class CpuTokenPast:
     def attend(self, fused_NX: Tensor, position: int) -> Tensor:
         arrays = (fused_NX.float().numpy(), self._cache_B2HTEL, self._mixed_ND.numpy(), position)
         (first, last), *shares = self._bounds
-        others = [_threads(len(shares)).submit(_attend, *arrays, *share) for share in shares]
-        _attend(*arrays, first, last)
-        for other in others:
-            other.result()
+        others = [_threads(len(shares)).submit(_has_attended, *arrays, *share) for share in shares]
+        own = _has_attended(*arrays, first, last)
+        if not all([own, *(other.result() for other in others)]):
+            self._mixed_ND.fill_(torch.nan)
         return self._mixed_ND.to(fused_NX.dtype)
+
+
+def _has_attended(
+    fused_NX: NDArray[np.float32],
+    cache_B2HTEL: NDArray[np.float32],
+    mixed_ND: NDArray[np.float32],
+    position: int,
+    first_block: int,
+    last_block: int,
+) -> bool:
+    """False where scores are not finite: their weights add up to 0, which it divides by."""
+    try:
+        _attend(fused_NX, cache_B2HTEL, mixed_ND, position, first_block, last_block)
+    except ZeroDivisionError:
+        return False
+    return True
 
 
 def _shares(num_blocks: int, num_threads: int) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import VisionEncoderDecoderModel
 
+from rewardtune.layers.finite import not_finite
 from rewardtune.policies.hugging_face.policy import (
     CONFIG,
     HuggingFaceConfig,
@@ -33,8 +34,8 @@ def load_hugging_face(folder: Path, *, sequence_length: int) -> HuggingFacePolic
         sequence_length: tokens to draw.
 
     Raises:
-        HuggingFaceError: it is no such folder, of another kind of model, damaged, or cannot be
-            used as a policy.
+        HuggingFaceError: it is no such folder, of another kind of model, damaged, cannot be used
+            as a policy, or has a weight that is not finite.
     """
     files = _text_files(folder)
     try:
@@ -61,6 +62,11 @@ def load_hugging_face(folder: Path, *, sequence_length: int) -> HuggingFacePolic
         raise HuggingFaceError(
             f"the model in {folder} lacks {len(missing)} weights, first '{missing[0]}': save it "
             "again with save_pretrained"
+        )
+    if (name := not_finite(model.state_dict())) is not None:
+        raise HuggingFaceError(
+            f"the model in {folder} has numbers that are not finite in '{name}': the training that "
+            "wrote it diverged, give an earlier checkpoint"
         )
     return HuggingFacePolicy(HuggingFaceConfig(files=files, sequence_length=sequence_length), model)
 

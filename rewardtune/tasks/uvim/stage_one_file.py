@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rewardtune.layers.finite import not_finite
 from rewardtune.layers.initialize import sizes_only
 from rewardtune.layers.weight_file import METADATA_KEY, stored_tensors, write_weights
 from rewardtune.tasks.uvim.config import StageOneConfig
@@ -87,7 +88,8 @@ def load_stage_one(path: Path) -> LoadedStageOne:
     """Map a stage-I file into memory; nothing is copied.
 
     Raises:
-        StageOneFileError: there is no such file; it is truncated or damaged; it is no stage I.
+        StageOneFileError: there is no such file; it is truncated or damaged; it is no stage I; a
+            weight is not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -113,6 +115,16 @@ def load_stage_one(path: Path) -> LoadedStageOne:
                 f"stage I {path} is damaged: '{name}' is {list(tensor.shape)} instead of "
                 f"{list(needed[name].shape)}"
             )
+    if _digest(tensors) != metadata.digest:
+        raise StageOneFileError(
+            f"stage I {path} is damaged: it does not hold the weights that were written (SHA-256 "
+            "differs): copy it again"
+        )
+    if (name := not_finite(tensors)) is not None:
+        raise StageOneFileError(
+            f"stage I {path} has numbers that are not finite in '{name}': the run that wrote it "
+            "diverged, use one of its earlier checkpoints"
+        )
     network.load_state_dict(tensors, assign=True)
     return LoadedStageOne(
         network=network.eval().requires_grad_(False),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from rewardtune.transport.queue.job_queue import (
     MAX_NAMED,
@@ -291,10 +291,12 @@ class QueueState:
         # There is nothing beyond the capacity.
         last = min(before, self._frontier + self._term.capacity)
         for ordinal in range(self._frontier, last):
+            entry = self._settled.pop(ordinal, None) or self._entries.get(ordinal)
             if ordinal in self._entries:
                 self._remove(self._entries[ordinal])
             self._results.pop(ordinal, None)
-            self._settled.pop(ordinal, None)
+            if entry is not None:
+                entry.body = b""  # the heaps may hold it for as long as a lease lasts
         self._frontier = max(self._frontier, before)
 
     # Leases.
@@ -417,7 +419,7 @@ class QueueState:
     def _settle(self, ordinal: int, result: Result) -> None:
         entry = self._entries.get(ordinal)
         if entry is not None:
-            self._settled[ordinal] = replace(entry)
+            self._settled[ordinal] = entry
             self._remove(entry)
         self._results[ordinal] = result
         self.num_rings += 1
@@ -425,4 +427,3 @@ class QueueState:
     def _remove(self, entry: _Entry) -> None:
         del self._entries[entry.ordinal]
         self._num_free -= entry.is_free
-        entry.body = b""  # the heaps may hold the entry for as long as a lease lasts

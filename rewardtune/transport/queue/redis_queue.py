@@ -21,7 +21,6 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError, NoScriptError
 
-from rewardtune.transport.queue import redis_scripts
 from rewardtune.transport.queue.address import without_password
 from rewardtune.transport.queue.job_queue import (
     CommitOutcome,
@@ -46,6 +45,7 @@ from rewardtune.transport.queue.redis_connection import (
     open_connection,
     own_errors,
 )
+from rewardtune.transport.queue.redis_scripts.catalogue import every_script, whole_script
 from rewardtune.transport.security.config import PLAIN, SecurityConfig
 from rewardtune.transport.term import StaleTerm
 
@@ -57,6 +57,8 @@ _WORKER_COUNTS = ("num_scorers", "busy", "num_groups")
 _COUNTS = (
     *("results", "redeliveries", "duplicate_commits", "stale_commits", "dead", "bad_entries"),
 )
+MAX_NAME_BYTES = 1000
+"""Of a worker's name that is kept with a result."""
 _SIZE = struct.Struct(">H")
 """Of a result's worker and of its seal, before each."""
 
@@ -199,7 +201,7 @@ class RedisJobQueue:
         return self._call("RENEW", job.term, job.ordinal, worker, job.lease) == [1]
 
     def commit(self, job: Job, worker: str, scored: bytes) -> CommitOutcome:
-        (outcome,) = self._call("COMMIT", job.term, job.ordinal, worker, job.seal, scored)
+        (outcome,) = self._call("COMMIT", job.term, job.ordinal, _stored(worker, job.seal, scored))
         return CommitOutcome(outcome.decode())
 
     def fail(self, job: Job, worker: str, failure: Failure) -> FailOutcome:
@@ -299,10 +301,10 @@ class RedisJobQueue:
 
     def _run_script(self, name: str, arguments: Sequence[Any]) -> Any:
         """By its hash alone: who may load scripts may have Redis run any."""
-        script = redis_scripts.whole_script(name)
-        if script not in self._hashes:
-            self._hashes[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        told = (self._hashes[script], 1, self._key("term"), *arguments)
+        if name not in self._hashes:
+            script = whole_script(name).encode()
+            self._hashes[name] = hashlib.sha1(script, usedforsecurity=False).hexdigest()
+        told = (self._hashes[name], 1, self._key("term"), *arguments)
         try:
             return self._client.evalsha(*told)
         except NoScriptError:
@@ -311,7 +313,7 @@ class RedisJobQueue:
 
     def _load_scripts(self) -> None:
         try:
-            for script in redis_scripts.every_script():
+            for script in every_script():
                 self._client.script_load(script)
         except NoPermissionError as error:
             raise QueueUnavailable(
@@ -343,6 +345,11 @@ class RedisJobQueue:
 
 def _grouped(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+def _stored(worker: str, seal: bytes, scored: bytes) -> bytes:
+    name = worker.encode()[:MAX_NAME_BYTES]
+    return b"".join((b"s", _SIZE.pack(len(name)), name, _SIZE.pack(len(seal)), seal, scored))
 
 
 def _result(stored: bytes) -> Result:

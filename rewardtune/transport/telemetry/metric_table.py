@@ -203,9 +203,9 @@ _ALL = (
     Metric(
         "results_refused_total",
         Kind.COUNTER,
-        "Results that the learner refused, by the worker that reported them; since the term began.",
+        # Not by worker: who forges results chooses its names. `rewardtune status` lists some.
+        "Results that the learner refused; since the term began.",
         _DRIVER,
-        labels={"worker": None},
         is_mirrored=True,
     ),
     Metric(

@@ -133,6 +133,9 @@ def test_dry_run_prints_sizes_and_makes_nothing(mle_config: Path, tmp_path: Path
     assert sizes["trained_tokens_per_step"] == 8 * 3 * 6
     assert sizes["epochs"] == 1.0
     assert not directory.exists()
+    bogus = run("pretrain", mle_config, "--dry-run", "--set", "evaluation.score_rule=bogus")
+    assert (bogus.exit_code, bogus.stdout) == (2, "")
+    assert "score_rule 'bogus' is unknown to task 'detection': choose from" in bogus.stderr
     elsewhere = run("pretrain", mle_config, "--dry-run", "--set", f"data.train={tmp_path}/none")
     assert elsewhere.exit_code == 0
     assert "trained_tokens_per_step" not in json.loads(elsewhere.stdout)

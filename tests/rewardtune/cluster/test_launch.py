@@ -24,6 +24,7 @@ from rewardtune.run import local
 from rewardtune.run.assembly import assemble, data_order
 from rewardtune.run.directory import RunDirectory
 from rewardtune.run.local import tune
+from rewardtune.run.run_seal import run_seal
 from rewardtune.run.state import save_run
 from rewardtune.run.tuning import TuningLoop
 from rewardtune.transport.queue.connect import connect_queue
@@ -75,7 +76,8 @@ def test_a_sampler_a_reward_worker_and_the_learner_are_killed_and_nothing_shows(
 
 def a_learner_of_an_earlier_term_can_do_no_harm(config: RunConfig) -> None:
     """One that was thought dead is back, beside the one that has taken over."""
-    zombie = Term(number=0, spec=b"", capacity=2 * config.learner.batch_size)
+    run_id = run_seal(config.operations.directory).run_id
+    zombie = Term(number=0, spec=b"", capacity=2 * config.learner.batch_size, run_id=run_id)
     namespace = f"ray://rewardtune-{config.run_name}"
     queue = connect_queue(f"{namespace}/queue", run=config.run_name, lease_seconds=2)
     store = connect_weights(f"{namespace}/weights")

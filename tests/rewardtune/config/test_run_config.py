@@ -205,6 +205,14 @@ def test_the_error_names_the_file(path: Path) -> None:
         ({"learner": 3}, ("learner = 3: must be a table",)),
         ({"depth": 3}, ("depth = 3: must be less than or equal to 2",)),
         ({"sampler__temperature": float("inf")}, ("sampler.temperature = Infinity",)),
+        ({"sampler__temperature": 1e308}, ("sampler.temperature = 1e+308: must be less than",)),
+        ({"evaluation__temperature": 1e-45}, ("evaluation.temperature = 1e-45: must be greater",)),
+        (
+            {"learner__optimizer__learning_rate": float("inf")},
+            ("learner.optimizer.learning_rate = Infinity: must be a finite number",),
+        ),
+        ({"learner__optimizer__grad_clip_norm": float("inf")}, ("must be a finite number",)),
+        ({"cluster__num_reward_workers": 10**8}, ("must be less than or equal to 1000",)),
         ({"sampler__top_p": 1.5}, ("sampler.top_p = 1.5: must be less than or equal to 1",)),
         (
             {"learner__optimizer__kind": "sgd"},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rewardtune.evaluation.history import History
 
 
@@ -33,6 +35,14 @@ def test_a_restart_takes_up_what_was_measured_and_measures_the_best_again_as_bes
     assert again.add(2, {"map": 0.5})
     assert not again.add(4, {"map": 0.4})
     assert [e["step"] for e in again.evaluations] == [0, 2, 4]
+
+
+def test_a_metric_that_the_task_does_not_have_is_one_line_with_those_it_has(tmp_path: Path) -> None:
+    history = History(tmp_path, metric="bogus")
+    said = r"evaluation.metric = 'bogus' is none of the task's metrics: choose from map, ap50$"
+    with pytest.raises(ValueError, match=said):
+        history.add(0, {"map": 0.3, "ap50": 0.5})
+    assert history.evaluations == [] == list(tmp_path.iterdir())
 
 
 def test_nothing_measured_is_no_best(tmp_path: Path) -> None:

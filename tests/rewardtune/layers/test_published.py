@@ -50,7 +50,7 @@ def test_an_existing_file_wins_over_a_subtree(tmp_path: Path) -> None:
 
 
 def test_bfloat16_becomes_float32_exactly(tmp_path: Path) -> None:
-    exact = np.array([[1.0, -2.5, 0.0], [3e38, 1e-40, np.inf]], np.float32)
+    exact = np.array([[1.0, -2.5, 0.0], [3e38, 1e-40, -3e-39]], np.float32)
     half = (exact.view(np.uint32) >> 16).astype(np.uint16)
     widened = (half.astype(np.uint32) << 16).view(np.float32)
     path = save(tmp_path / "a.npz", a=half.view("V2"), b=half[0, 0].view("V2"))
@@ -59,6 +59,14 @@ def test_bfloat16_becomes_float32_exactly(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded["a"], widened)
     assert loaded["b"] == 1.0
     assert loaded["b"].shape == ()
+
+
+@pytest.mark.parametrize("number", [np.nan, -np.inf])
+def test_an_array_that_is_not_finite_is_refused_by_its_name(tmp_path: Path, number: float) -> None:
+    good, bad = np.ones(3, np.float32), np.array([1.0, number], np.float16)
+    path = save(tmp_path / "a.npz", good=good, **{"encoder/bad": bad})
+    with pytest.raises(ValueError, match=rf"{path} has numbers .* not finite in 'encoder/bad'"):
+        load_npz(path)
 
 
 def test_other_types_stay(tmp_path: Path) -> None:

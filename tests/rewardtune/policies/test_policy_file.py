@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import resource
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from rewardtune.policies.policy_file import (
     policy_digest,
     save_policy,
 )
+from tests.faults.damaged_policies import GOOD, damage_many
 
 Build = Callable[..., EncoderDecoder]
 
@@ -135,10 +137,18 @@ def test_what_is_no_policy_says_so(saved: Path, tmp_path: Path) -> None:
         load_policy(saved)
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
+def rewrite(
+    path: Path,
+    change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None],
+    *,
+    has_digest: bool = False,
+) -> None:
+    """As a file of before digests, unless told."""
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()["rewardtune"])
     tensors = safetensors.torch.load_file(path)
+    if not has_digest:
+        del metadata["digest"]
     change(metadata, tensors)
     safetensors.torch.save_file(tensors, path, metadata={"rewardtune": json.dumps(metadata)})
 
@@ -171,6 +181,65 @@ def test_damage_is_one_line_that_names_the_file(
         load_policy(saved)
     assert str(saved) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_of_before_digests_still_loads(saved: Path, random_policy: Build) -> None:
+    rewrite(saved, lambda metadata, tensors: None)
+    for name, parameter in load_policy(saved).policy.named_parameters():
+        assert torch.equal(parameter, random_policy().get_parameter(name))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m, t: m["config"].update(num_heads=2),
+        lambda m, t: m["vocabulary"].update(num_classes=4),
+        lambda m, t: m["provenance"].update(identity_hash="ac"),
+        lambda m, t: t["decoder.norm.bias"].add_(1e-3),
+        lambda m, t: t.update(
+            {
+                "decoder.norm.bias": t["decoder.norm.scale"].clone(),
+                "decoder.norm.scale": t["decoder.norm.bias"].clone(),
+            }
+        ),
+    ],
+)
+def test_what_would_load_as_something_else_is_refused(
+    saved: Path, change: Callable[..., None]
+) -> None:
+    rewrite(saved, change, has_digest=True)
+    with pytest.raises(PolicyFileError, match=rf"policy {saved} is damaged: .*SHA-256 differs"):
+        load_policy(saved)
+
+
+def test_no_damage_to_a_byte_is_loaded_in_silence(tmp_path: Path) -> None:
+    found = damage_many(tmp_path, range(400))
+    assert sum(found.values()) == 400
+    assert {what: number for what, number in found.items() if what not in GOOD} == {}
+    # The same damage shows where there is no digest: it is a test of the digest.
+    assert damage_many(tmp_path, range(100), has_digest=False)["silent"] > 5
+
+
+def test_a_digest_whose_name_is_damaged_does_not_pass_for_none(saved: Path) -> None:
+    rewrite(saved, lambda m, t: m.update(digesu=m.pop("digest")), has_digest=True)
+    with pytest.raises(PolicyFileError, match="is damaged: metadata: digesu Extra inputs"):
+        load_policy(saved)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("has_digest", [True, False])
+def test_a_weight_that_is_not_finite_is_refused_by_its_name(
+    tmp_path: Path, random_policy: Build, number: float, has_digest: bool
+) -> None:
+    policy, path = random_policy(), tmp_path / "p.safetensors"
+    with torch.no_grad():
+        policy.get_parameter("decoder.norm.bias")[3] = number
+    save_policy(path, policy, vocabulary={}, provenance={})
+    if not has_digest:
+        rewrite(path, lambda metadata, tensors: None)
+    with pytest.raises(PolicyFileError, match="not finite in 'decoder.norm.bias'") as raised:
+        load_policy(path)
+    assert str(path) in str(raised.value)
 
 
 def test_a_garbled_header_is_damage(saved: Path) -> None:

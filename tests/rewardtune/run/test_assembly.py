@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import rewardtune.run.assembly
 from reward_workers.scoring import resolved
 from rewardtune.config.run_config import ConfigError, RunConfig
+from rewardtune.policies.policy_file import load_policy, save_policy
 from rewardtune.run.assembly import assemble, assemble_service
 from tests.rewardtune.tiny_run import tiny_tune
 
@@ -42,9 +44,15 @@ def test_a_service_is_told_what_files_hold_and_hashes_none(
 def test_whoever_begins_with_the_policy_file_refuses_another(config: RunConfig) -> None:
     pinned = assemble(config).config
     assert pinned.policy.checkpoint is not None
-    with pinned.policy.checkpoint.open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x00")
+    other = load_policy(pinned.policy.checkpoint)
+    with torch.no_grad():
+        next(other.policy.parameters()).mul_(0.5)
+    save_policy(
+        pinned.policy.checkpoint,
+        other.policy,
+        vocabulary=other.vocabulary,
+        provenance=other.provenance,
+    )
     assert assemble_service(pinned).config == pinned  # its weights come from the learner
     with pytest.raises(ConfigError, match=r"policy\.checkpoint = .* has digest .* but this run"):
         assemble_service(pinned, begins_with_policy=True)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from learner.checkpoint import CheckpointError, latest_checkpoint, save_checkpoint
+from learner.checkpoint import (
+    CheckpointError,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from learner.estimators.estimator import Losses
 from learner.learner import Learner
+from learner.not_finite import NotFinite
 from learner.term import claim_term
 from reward_workers.scoring.reward import RewardFailed
 from reward_workers.scoring.score import score_group
-from rewardtune.config.run_config import ConfigError
-from rewardtune.records import Score, ScoredGroup
+from rewardtune.config.run_config import ConfigError, RunConfig
+from rewardtune.records import Group, Score, ScoredGroup
 from rewardtune.run.local import pretrain, tune
 from rewardtune.run.log import CombinedLog, RunLog
 from rewardtune.run.result import RunResult
@@ -354,25 +363,88 @@ def test_invalid_groups_move_nothing_and_are_counted(
     assert state["ledger"]["num_batches"] == 6
 
 
-def test_a_batch_whose_gradient_is_not_finite_is_skipped_and_consumed(
-    data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("gradient", r"step 4: the gradient norm is not finite \(nan\)"),
+        ("weight", r"step 4: the loss is not finite \(nan\)"),
+        ("learning rate", r"step 4: the norm of the update is not finite \(inf\)"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["tune", "pretrain"])
+def test_a_run_that_leaves_the_numbers_ends_at_that_step_with_the_weights_before_it(
+    data: Path,
+    pretrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    where: str,
+    said: str,
 ) -> None:
-    def poisoned(self: Learner, loss: object) -> object:
-        sums = accumulate(self, loss)  # type: ignore[arg-type]
-        if self.policy_version == 2:
-            parameter = self.policy.module.get_parameter("encoder.norm.scale")
+    def config(directory: str, **learner: Any) -> RunConfig:
+        made = {"learner": learner} if learner else {}
+        if mode == "tune":
+            return tiny_tune(data, pretrained, tmp_path / directory, **made)
+        return tiny_config(data, tmp_path / directory, **made)
+
+    start = tune if mode == "tune" else pretrain
+    start(config("good", num_steps=3), SILENT)
+    monkeypatch.setattr(Learner, "_accumulate", _poisoned(where, before_version=3))
+    log = _Recorder()
+    with pytest.raises(NotFinite, match=said) as raised:
+        start(config("bad"), log)
+    assert [record["step"] for record in log.steps] == [1, 2, 3]
+    checkpoint = tmp_path / "bad/checkpoints/checkpoint-00000003"
+    assert f"the last good checkpoint is step 3: {checkpoint}. Go on" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "bad/policy.safetensors").exists()
+    # What the step before it left, optimizer and all: the run goes on as if nothing had been.
+    monkeypatch.undo()
+    expected = load_checkpoint(tmp_path / "good/checkpoints/checkpoint-00000003")
+    found = load_checkpoint(checkpoint)
+    assert found.state["ledger"] == expected.state["ledger"]
+    assert found.files.keys() == expected.files.keys()
+    for name, tensors in expected.files.items():
+        assert tensors.keys() == found.files[name].keys()
+        assert all(torch.equal(found.files[name][key], t) for key, t in tensors.items())
+
+
+def _poisoned(where: str, *, before_version: int) -> Callable[..., object]:
+    """Gradients of a learner that goes wrong in the step after this version."""
+    accumulate = Learner._accumulate
+
+    def poisoned(self: Learner, loss: Callable[[slice], Losses]) -> object:
+        if self.policy_version != before_version:
+            return accumulate(self, loss)
+        parameter = self.policy.module.get_parameter("encoder.norm.scale")
+        kept = parameter.detach().clone()
+        if where == "weight":
+            parameter.data[0] = float("nan")
+        if where == "learning rate":
+            self._optimizer._learning_rates = [1e38] * len(self._optimizer._learning_rates)
+        sums = accumulate(self, loss)
+        parameter.data.copy_(kept)
+        if where == "gradient":
             assert parameter.grad is not None
             parameter.grad[0] = float("nan")
         return sums
 
-    accumulate = Learner._accumulate
-    monkeypatch.setattr(Learner, "_accumulate", poisoned)
+    return poisoned
+
+
+def test_a_batch_without_a_valid_group_is_skipped_and_consumed(
+    data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_third_batch(group: Group, **parts: Any) -> ScoredGroup:
+        scored = score_group(group, **parts)
+        return replace(scored, score=replace(scored.score, is_valid=not 16 <= group.ordinal < 24))
+
+    monkeypatch.setattr("rewardtune.run.local.score_group", fail_third_batch)
     log = _Recorder()
-    result = tune(tiny_tune(data, pretrained, tmp_path), log)
+    config = tiny_tune(data, pretrained, tmp_path)
+    assert tune(config, log).is_finished
     assert [record["is_skipped"] for record in log.steps] == [0, 0, 1, 0, 0, 0]
-    state = json.loads((tmp_path / "checkpoints/checkpoint-00000006/state.json").read_text())
-    assert state["ledger"]["skipped"] == list(range(16, 24))
-    assert all(torch.isfinite(p).all() for p in _parameters(result))
+    assert "loss" not in log.steps[2] and "loss" in log.steps[3]
 
 
 _FAILS_ON_SEVEN = """

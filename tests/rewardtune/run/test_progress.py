@@ -57,13 +57,21 @@ def test_the_time_left_follows_the_steps_of_this_start(monkeypatch: pytest.Monke
     assert second.endswith("0:01:30 left")
 
 
-def test_a_figure_that_is_not_finite_does_not_stick() -> None:
+def test_a_line_shows_the_figures_of_its_own_step_and_no_earlier_ones() -> None:
     shown, text = console()
-    log = PlainLines(shown, title="tune", num_steps=2)
-    log.step(record(1, loss=math.nan))
-    log.step(record(2, loss=0.25))
-    assert "nan" not in text.getvalue()
-    assert "loss 0.2500" in text.getvalue()
+    log = PlainLines(shown, title="tune", num_steps=5)
+    log.step(record(1, loss=0.5))
+    log.step(record(2, loss=math.nan))
+    log.step(record(3))
+    log.step({"step": 4, "seconds_sample": 1.0})
+    log.step(record(5, loss=0.25))
+    first, bad, without, bare, last = text.getvalue().splitlines()
+    assert "loss 0.5000" in first
+    assert "loss nan" in bad
+    assert "reward 1.500" in without and "loss" not in without
+    assert "reward" not in bare and "staleness" not in bare and "sample 100%" in bare
+    # The mean goes on over what there was.
+    assert "loss 0.4750" in last
 
 
 def test_the_live_line_shows_how_far_how_well_and_where_the_time_goes() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from learner.checkpoint import load_checkpoint
+from learner.not_finite import NotFinite
 from rewardtune.config.run_config import ConfigError
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.run.log import CombinedLog
@@ -61,6 +63,33 @@ def test_a_run_taken_up_again_ends_with_the_same_bytes(data: Path, tmp_path: Pat
     again = train_stage_one(part, SILENT)
     for name in ("stage_one.safetensors", "best.safetensors"):
         assert (whole.directory / name).read_bytes() == (again.directory / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (1e30, r"step 1: the norm of the update is not finite \(inf\): .* checkpoint is step 0: "),
+        # Finite weights, and nothing finite to be computed from them.
+        (1e16, r"step [23]: the (loss|gradient norm) is not finite .* checkpoint is step [12]: "),
+    ],
+)
+def test_a_run_that_leaves_the_numbers_ends_with_the_codebook_and_weights_before_it(
+    data: Path, tmp_path: Path, rate: float, said: str
+) -> None:
+    import torch
+
+    config = tiny_stage_one(
+        data, tmp_path, training={"optimizer": {"kind": "adamw", "learning_rate": rate}}
+    )
+    with pytest.raises(NotFinite, match=said):
+        train_stage_one(config, SILENT)
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    found = load_checkpoint(path)
+    trainer = StageOneTrainer(config, open_dataset(data / "train"), device=torch.device("cpu"))
+    while trainer.num_steps < found.step:
+        trainer.step()
+    for name, tensors in trainer.state().items():
+        assert all(torch.equal(found.files[name][key], t) for key, t in tensors.items())
 
 
 def test_another_identity_is_refused_unless_forked(data: Path, tmp_path: Path) -> None:

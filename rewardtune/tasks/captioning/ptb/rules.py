@@ -130,6 +130,11 @@ def _straight(token: str) -> str:
 _PATH = r"(?:/[^ \t\n\"<>|()]+[^ \t\n\"<>|.!?(){},-])?"
 _CLITIC = "(?:s|d|m|re|ve|ll)"
 
+_NAME = r"[^ \t\n\"`'<>|.!?(){},\-_$0-9A-Z/:;=@\[\\\]^]+"
+ADDRESS = _rule(rf"(?:{_NAME}\.)+(?:com|net|org|edu){_PATH}", starts="a.")
+NO_ADDRESS = re.compile(rf"(?:{_NAME}\.)*(?:{_NAME})?")
+"""How far no address starts, from a place where none does: what follows is the same."""
+
 RULES: tuple[Rule, ...] = (
     # Tags and addresses
     _rule(
@@ -143,10 +148,7 @@ RULES: tuple[Rule, ...] = (
         starts="a",
         ignore_case=True,
     ),
-    _rule(
-        r"(?:[^ \t\n\"`'<>|.!?(){},\-_$0-9A-Z/:;=@\[\\\]^]+\.)+(?:com|net|org|edu)" + _PATH,
-        starts="a.",
-    ),
+    ADDRESS,
     _rule(r"<?[A-Za-z0-9][^\s\"<>|(){}]*@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}.]+>?", starts="a0."),
     _rule(r"@[A-Za-z_][A-Za-z0-9_]*"),
     _rule(rf"#{_L}+"),

@@ -24,7 +24,13 @@ from __future__ import annotations
 
 import re
 
-from rewardtune.tasks.captioning.ptb.rules import ABBREVIATIONS, ASSIMILATED, RULES
+from rewardtune.tasks.captioning.ptb.rules import (
+    ABBREVIATIONS,
+    ADDRESS,
+    ASSIMILATED,
+    NO_ADDRESS,
+    RULES,
+)
 
 DROPPED = frozenset(["", "'", "''", "`", "``", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 """Tokens that coco-caption leaves out. Its list has brackets too, but in capitals, and tokens are
@@ -51,7 +57,8 @@ _ENTITIES = {
 _ENTITY = re.compile("|".join(_ENTITIES))
 # With a letter behind it this one splits words as a curly apostrophe does.
 _APOSTROPHE = re.compile("&apos;(?=[A-Za-z])")
-_SOFT_HYPHEN = re.compile(r"(?<=\w)\xad+|\xad+(?=\w)")
+# Of a row of them the first alone is looked at: a caption may be nothing else.
+_SOFT_HYPHEN = re.compile(r"(?<!\xad)(?:(?<=\w)\xad+|\xad+(?=\w))")
 # What most captions are made of: letters, hyphens, 's, perhaps a full stop or comma, then a blank.
 _PLAIN = re.compile(r" *([A-Za-z]+(?:-[A-Za-z]+)*)('[sS])?([.,]?)(?= (?!\.))")
 _RULES_FOR = {kind: tuple(rule for rule in RULES if kind in rule.starts) for kind in "a0."}
@@ -63,6 +70,7 @@ def ptb_tokens(caption: str) -> list[str]:
     A few tokens hold no-break spaces: fractions as in "3 1/2", telephone numbers, tags.
     """
     text = _cleaned(caption)
+    rules = _Rules(text)
     tokens: list[str] = []
     at, end = 0, len(text) - 1
     while at < end:
@@ -77,7 +85,7 @@ def ptb_tokens(caption: str) -> list[str]:
                     tokens.append("'s")
                 at = plain.end()
                 continue
-        token, at = _next_token(text, at)
+        token, at = rules.next_token(at)
         if token not in DROPPED:
             tokens.append(token)
     return tokens
@@ -99,21 +107,46 @@ def _cleaned(caption: str) -> str:
     return text + " \n"
 
 
-def _next_token(text: str, at: int) -> tuple[str, int]:
-    """The token that starts at a place, "" for a character that is none, and where the next may."""
-    first = text[at]
-    if first == " ":
-        return "", at + 1
-    kind = (
-        "." if not first.isascii() else "a" if first.isalpha() else "0" if first.isdigit() else "."
-    )
-    best, token_end, match_end = None, at + 1, at
-    for rule in _RULES_FOR[kind]:
-        match = rule.pattern.match(text, at)
-        if match is not None and match.end() > match_end:
-            best, match_end = rule, match.end()
-            token_end = match.end(match.lastindex or 0)
-    if best is None:
-        return "", at + 1
-    token = text[at:token_end]
-    return (best.rewrite(token) if best.rewrite else token).lower(), token_end
+def _kind(first: str) -> str:
+    """By which rules say what they can start with."""
+    if first.isascii() and first.isalpha():
+        return "a"
+    return "0" if first.isascii() and first.isdigit() else "."
+
+
+class _Rules:
+    """The rules on one text, from its start to its end."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._address_from = 0
+        """No address starts before. Its names may be of any characters: looked for at each place,
+        it would take the square of a text's length."""
+
+    def next_token(self, at: int) -> tuple[str, int]:
+        """The token that starts at a place, "" if none does, and where the next may.
+
+        Places come in their order.
+        """
+        text, first = self._text, self._text[at]
+        if first == " ":
+            return "", at + 1
+        best, token_end, match_end = None, at + 1, at
+        for rule in _RULES_FOR[_kind(first)]:
+            match = self._address(at) if rule is ADDRESS else rule.pattern.match(text, at)
+            if match is not None and match.end() > match_end:
+                best, match_end = rule, match.end()
+                token_end = match.end(match.lastindex or 0)
+        if best is None:
+            return "", at + 1
+        token = text[at:token_end]
+        return (best.rewrite(token) if best.rewrite else token).lower(), token_end
+
+    def _address(self, at: int) -> re.Match[str] | None:
+        if at < self._address_from:
+            return None
+        match = ADDRESS.pattern.match(self._text, at)
+        nowhere = NO_ADDRESS.match(self._text, at) if match is None else None
+        if nowhere is not None:
+            self._address_from = nowhere.end()
+        return match

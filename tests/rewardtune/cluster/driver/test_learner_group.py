@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from learner.checkpoint import load_checkpoint
+from learner.config import AdafactorConfig
 from learner.ledger import Ledger
+from learner.not_finite import NotFinite
 from rewardtune.cluster.driver.driver import Driver
 from rewardtune.cluster.launch import tune_on_ray
 from rewardtune.config.run_config import ConfigError, RunConfig
@@ -146,6 +149,26 @@ def test_a_group_that_was_drained_goes_on_to_the_same_weights(
     assert seconds["exchange"] > 0.0
     assert not any("started again" in message for message in first.messages + second.messages)
     assert weight_digest(tmp_path / "run" / POLICY) == undisturbed[0]
+
+
+def test_a_step_that_leaves_the_numbers_ends_the_run_for_all_ranks(
+    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
+) -> None:
+    """Finite weights, and nothing finite to be computed from them."""
+    config = group_config(data, pretrained, tmp_path / "run", depth=1)
+    optimizer = AdafactorConfig(learning_rate=1e16)
+    learner = config.learner.model_copy(update={"optimizer": optimizer})
+    config = config.model_copy(update={"learner": learner})
+    log = DriverLog()
+    with pytest.raises(NotFinite, match="is not finite") as raised:
+        tune_on_ray(config, log, on_driver=log.take)
+    found = re.match(r"step (\d+): the .* checkpoint is step (\d+): (.*)\. Go", str(raised.value))
+    assert found is not None
+    last = int(found[1]) - 1
+    assert (log.steps, int(found[2])) == (list(range(1, last + 1)), last)
+    assert found[3] == str(tmp_path / f"run/checkpoints/checkpoint-{last:08d}")
+    assert load_checkpoint(Path(found[3])).state["ledger"]["num_batches"] == last > 0
+    assert not any("started again" in message for message in log.messages)
 
 
 @pytest.mark.parametrize(

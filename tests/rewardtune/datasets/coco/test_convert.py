@@ -552,6 +552,24 @@ def test_a_broken_panoptic_map_is_reported(source: Source, spoil: Any, problem: 
 
 
 @pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"images": ' + b"[" * 10**6, "it is nested too deeply"),
+        (b'{"images": [{"a": ' + b'{"a": ' * 10**5, "it is nested too deeply"),
+        (b'{"info": "caf\xe9"}', "it is not text in UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_decoded_is_one_line_with_its_name(
+    two_objects: Source, content: bytes, problem: str
+) -> None:
+    path = two_objects.folder / "odd.json"
+    path.write_bytes(content)
+    with pytest.raises(ConversionError, match=rf"{path} cannot be .*: {problem} \(char") as raised:
+        convert_coco(images=two_objects.images, instances=path, output=two_objects.folder / "set")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "expected '{', found the end"),

@@ -391,3 +391,16 @@ def test_a_damaged_manifest_is_one_clear_error(
     manifest.write_text(manifest.read_text().replace(old, new))
     with pytest.raises(DatasetError, match=message):
         open_dataset(dataset_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b'{"source": "caf\xe9"}', "it is not text in UTF-8"), (b"[" * 10**6, "recursion")],
+)
+def test_a_manifest_that_cannot_be_decoded_is_one_line_with_the_files_name(
+    dataset_path: Path, content: bytes, problem: str
+) -> None:
+    (dataset_path / "manifest.json").write_bytes(content)
+    with pytest.raises(DatasetError, match=f"manifest.json is no manifest .*{problem}") as raised:
+        open_dataset(dataset_path)
+    assert "\n" not in str(raised.value)

@@ -64,6 +64,14 @@ def test_scores_far_apart_leave_the_largest() -> None:
     assert attended(past, fused_TNX)[:, :, 0].tolist() == [[1.0, 1.0], [2.0, 1.5], [2.0, 2.0]]
 
 
+def test_scores_that_are_not_finite_give_nan_and_no_error() -> None:
+    fused_TNX = torch.zeros(2, 130, 3 * 4)
+    fused_TNX[1, 127, :8] = 1e30  # query and keys: their product overflows
+    past = CpuTokenPast(num_sequences=130, length=2, num_heads=1, like_D=torch.empty(4))
+    assert past.attend(fused_TNX[0], 0).isfinite().all()
+    assert past.attend(fused_TNX[1], 1).isnan().all()
+
+
 def test_bfloat16_loses_only_what_rounding_its_inputs_and_result_loses() -> None:
     torch.manual_seed(0)
     fused_TNX = torch.randn(8, 5, 3 * 32).to(torch.bfloat16)

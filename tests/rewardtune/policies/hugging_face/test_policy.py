@@ -88,6 +88,15 @@ def test_some_sequence_stops_before_its_end(folder: Folder) -> None:
     assert lengths == {False, True}
 
 
+def test_a_weight_that_is_not_finite_is_refused_by_its_name(tmp_path: Path) -> None:
+    model = tiny_model(KINDS[0])
+    name, parameter = list(model.named_parameters())[-1]
+    parameter.data.view(-1)[0] = float("nan")
+    folder = save_model(model, tmp_path / "model")
+    with pytest.raises(HuggingFaceError, match=rf"{folder} has .* not finite in '{name}'"):
+        load_hugging_face(folder, sequence_length=LENGTH)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_probs_are_those_of_the_model_s_own_forward(folder: Folder, kind: str) -> None:
     images, tokens_GST = pictures(3), torch.randint(len(PIECES), (3, 4, LENGTH))

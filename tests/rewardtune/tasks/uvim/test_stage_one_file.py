@@ -74,3 +74,19 @@ def test_damage_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(StageOneFileError, match=r"one\.safetensors is damaged"):
         load_stage_one(path)
+
+
+def test_weights_that_were_damaged_or_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path, net = tmp_path / "one.safetensors", network("stage1_panoptic")
+    save_stage_one(path, net, class_names=None, provenance={})
+    raw = bytearray(path.read_bytes())
+    raw[-2] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(StageOneFileError, match=r"one\.safetensors is damaged: .*SHA-256 differs"):
+        load_stage_one(path)
+    name, parameter = next(iter(net.named_parameters()))
+    with torch.no_grad():
+        parameter.view(-1)[0] = float("inf")
+    save_stage_one(path, net, class_names=None, provenance={})
+    with pytest.raises(StageOneFileError, match=f"one.safetensors has .* not finite in '{name}'"):
+        load_stage_one(path)

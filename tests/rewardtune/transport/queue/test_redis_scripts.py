@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardtune.transport.queue import redis_scripts
 from rewardtune.transport.queue.job_queue import (
     CommitOutcome,
     Failure,
@@ -26,6 +25,7 @@ from rewardtune.transport.queue.job_queue import (
 )
 from rewardtune.transport.queue.memory_queue import MemoryJobQueue
 from rewardtune.transport.queue.redis_queue import RedisJobQueue
+from rewardtune.transport.queue.redis_scripts import of_worker, shared
 from rewardtune.transport.term import StaleTerm
 from tests.rewardtune.transport.conftest import REDIS_BINARIES
 from tests.rewardtune.transport.redis_clients import BOOM, RECORD, TERM, connected, lease, until
@@ -126,11 +126,11 @@ def test_a_job_that_two_workers_hold_is_settled_once(redis_server: RedisServer) 
         # The last writer wins.
         ("COMMIT", "redis.call('EXISTS', result_key(ARGV[2])) == 1", "false"),
         # A result whose entry is acknowledged in another step, before which the worker dies.
-        ("SHARED", "drop_entry(held.entry)\n    redis.call('HDEL'", "redis.call('HDEL'"),
+        ("SHARED", "drop_entry(entry)\n    redis.call('HDEL'", "redis.call('HDEL'"),
         # Acknowledged and not deleted.
-        ("SHARED", "try('XDEL', WORK, entry)", ""),
+        ("SHARED", "redis.call('XDEL', WORK, entry)", ""),
         # Acknowledged, and the worker dies before it stores the result.
-        ("SHARED", "redis.call('SET', result_key(ordinal),", "tostring("),
+        ("SHARED", "redis.call('SET', result_key(ordinal), result)", ""),
         # Whatever term, whatever ordinal.
         ("COMMIT", "if refused or", "if"),
         ("COMMIT", "ordinal < frontier or", ""),
@@ -141,9 +141,10 @@ def test_a_job_that_two_workers_hold_is_settled_once(redis_server: RedisServer) 
 def test_a_script_that_breaks_the_promise_is_noticed(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, script: str, right: str, wrong: str
 ) -> None:
-    text = getattr(redis_scripts, script)
+    home = shared if script == "SHARED" else of_worker
+    text = getattr(home, script)
     assert text.count(right) == 1
-    monkeypatch.setattr(redis_scripts, script, text.replace(right, wrong))
+    monkeypatch.setattr(home, script, text.replace(right, wrong))
     with connected(redis_server, lease_seconds=0.05) as queue, pytest.raises(AssertionError):
         settle_each_job_once(queue)
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardtune.tasks.captioning.ptb.tokenizer import DROPPED, ptb_tokens, ptb_words
+from rewardtune.tasks.captioning.ptb import tokenizer
+from rewardtune.tasks.captioning.ptb.tokenizer import (
+    _SOFT_HYPHEN,
+    DROPPED,
+    ptb_tokens,
+    ptb_words,
+)
 
 SHARED = Path(__file__).parents[5].parent / "shared" / "data" / "captions"
 needs_shared = pytest.mark.skipif(
@@ -273,6 +281,30 @@ def test_what_stands_last_loses_nothing() -> None:
 def test_a_fraction_is_one_token_and_two_words() -> None:
     assert ptb_tokens("3 1/2 pies") == ["3\xa01/2", "pies"]
     assert ptb_words("3 1/2 pies") == ["3", "1/2", "pies"]
+
+
+@given(st.text(alphabet="\xad\xada1_- .\u0301é", max_size=30))
+def test_soft_hyphens_go_where_they_touch_a_word(caption: str) -> None:
+    slow = re.sub(r"(?<=\w)\xad+|\xad+(?=\w)", "", caption)
+    assert _SOFT_HYPHEN.sub("", caption) == slow
+    assert ptb_tokens(caption) == ptb_tokens(slow)
+
+
+@pytest.mark.parametrize("around", ["", " ", "-", "a"])
+def test_soft_hyphens_take_time_in_proportion_to_their_number(around: str) -> None:
+    """In processor time; 20,000 took ten seconds, and twice as many four times as long."""
+    began = time.process_time()
+    ptb_tokens(f"{around}{20_000 * chr(0xAD)}{around}")
+    assert time.process_time() - began < 0.5 * 10
+
+
+@given(st.lists(st.sampled_from(["a", "é", "\xad", ".", ".com", "net/x", " ", "A", "\U0001f600"])))
+def test_addresses_are_those_found_by_looking_everywhere(parts: list[str]) -> None:
+    caption = "".join(parts)
+    found = ptb_tokens(caption)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "NO_ADDRESS", re.compile(""))
+        assert ptb_tokens(caption) == found
 
 
 @given(st.text(max_size=30))

@@ -1,0 +1,1 @@
+"""What Redis itself does for the job queue: see ``catalogue``."""
