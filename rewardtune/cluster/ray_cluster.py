@@ -15,6 +15,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    AuthenticationError,
     GetTimeoutError,
     RayActorError,
     RayTaskError,
@@ -31,7 +32,7 @@ from rewardtune.cluster.driver.cluster import (
     ServiceDied,
 )
 from rewardtune.cluster.hosts.kinds import HostKind
-from rewardtune.cluster.ray_token import settle_auth_mode
+from rewardtune.cluster.ray_token import HOW_TO, settle_own_auth_mode
 from rewardtune.config.run_config import ConfigError, RunConfig
 
 _OBJECT_STORE_BYTES = 500_000_000
@@ -53,10 +54,14 @@ def ray_session(config: RunConfig) -> Iterator[None]:
         return
     namespace, address = f"rewardtune-{config.run_name}", config.cluster.address
     # For an address, too: the mode must not hang on a file in somebody's home folder.
-    settle_auth_mode(os.environ)
+    settle_own_auth_mode()
     if address is not None:
         try:
             ray.init(address, namespace=namespace, log_to_driver=False)
+        except AuthenticationError as error:
+            raise ConfigError(
+                f"the Ray cluster at cluster.address = '{address}' refuses this process: {HOW_TO}"
+            ) from error
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"cluster.address = '{address}': no Ray cluster answers there "

@@ -6,7 +6,6 @@ The log is not the job: whether it has ended is asked for, never read off the en
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 import time
@@ -14,10 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from rewardtune.cluster.job_bundle import entrypoint, environment, write_bundle
-from rewardtune.cluster.ray_token import settle_auth_mode
+from rewardtune.cluster.ray_token import HOW_TO, settle_own_auth_mode
 from rewardtune.config.config_file import load_config
 from rewardtune.config.run_config import ConfigError, RunConfig
 
@@ -47,9 +47,11 @@ class Cluster:
     def at(cls, address: str) -> Cluster:
         """Raises ClusterAway."""
         # The mode must not hang on a file in somebody's home folder.
-        settle_auth_mode(os.environ)
+        settle_own_auth_mode()
         try:
             client = JobSubmissionClient(address)
+        except AuthenticationError as error:
+            raise ClusterAway(_token_refused(address)) from error
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterAway(
                 f"no Ray dashboard answers at {address} ({_first_line(error)}): give the address "
@@ -145,6 +147,8 @@ class Cluster:
     def _ask(self, ask: Callable[[], _AnswerT]) -> _AnswerT:
         try:
             return ask()
+        except AuthenticationError as error:
+            raise ClusterAway(_token_refused(self._address)) from error
         except RuntimeError as error:
             if "404" in str(error) or "does not exist" in str(error):
                 raise ValueError(
@@ -158,6 +162,10 @@ class Cluster:
             raise ClusterAway(
                 f"the cluster at {self._address} does not answer: {_first_line(error)}"
             ) from error
+
+
+def _token_refused(address: str) -> str:
+    return f"the cluster at {address} refuses this process: {HOW_TO}"
 
 
 def _exit_code(details: JobDetails) -> int:
