@@ -17,6 +17,7 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_STATE_FAILED: _ClassVar[RunState]
     RUN_STATE_FINISHED: _ClassVar[RunState]
     RUN_STATE_STOPPED: _ClassVar[RunState]
+    RUN_STATE_DRAINED: _ClassVar[RunState]
 
 class ServiceState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -48,6 +49,7 @@ RUN_STATE_DRAINING: RunState
 RUN_STATE_FAILED: RunState
 RUN_STATE_FINISHED: RunState
 RUN_STATE_STOPPED: RunState
+RUN_STATE_DRAINED: RunState
 SERVICE_STATE_UNSPECIFIED: ServiceState
 SERVICE_STATE_STARTING: ServiceState
 SERVICE_STATE_IDLE: ServiceState
@@ -239,8 +241,10 @@ class ExplainResponse(_message.Message):
     def __init__(self, ordinal: _Optional[int] = ..., whereabouts: _Optional[_Union[Whereabouts, str]] = ..., batch: _Optional[int] = ..., policy_version: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("for_restart",)
+    FOR_RESTART_FIELD_NUMBER: _ClassVar[int]
+    for_restart: bool
+    def __init__(self, for_restart: _Optional[bool] = ...) -> None: ...
 
 class DrainResponse(_message.Message):
     __slots__ = ()

@@ -40,7 +40,7 @@ DEFAULT_AT_LEAST = 0.5
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SERVER = re.compile(r"(?P<scheme>grpcs?)://(?P<address>(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d+)")
-_SOURCES = "'task', 'module:function', 'grpc://host:port' or 'grpcs://host:port'"
+_SOURCES = "'task', 'module:function' or 'grpc://host:port' (grpcs:// by TLS)"
 # The log has figures of these names: reward_std, and the component "total".
 _TAKEN = ("std", "total")
 

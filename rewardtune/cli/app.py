@@ -6,6 +6,7 @@ Heavy libraries are imported by the commands that need them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 
 from rewardtune.cli import data as data_commands
 from rewardtune.cli import reward as reward_command
+from rewardtune.cli.ending import BAD_INPUT, FAILED, exit_by, exit_code, note_refusal
 from rewardtune.cli.export import export
 from rewardtune.cli.import_checkpoint import import_checkpoint
 from rewardtune.cli.operator import add_operator_commands
@@ -39,9 +41,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # training step (docs/decisions.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
-BAD_INPUT = 2
 STOPPED = 3
-"""Exit code of a run that a signal stopped: the same command takes it up again."""
+"""Exit code of what a signal stopped before it had a result: the same command takes it up again.
+
+Not of ``tune``, whose end others read: drained as it was told, it exits 0, and RUN/state.json
+tells that from finished.
+"""
 
 
 class _Commands(TyperGroup):
@@ -53,13 +58,8 @@ class _Commands(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except (ValueError, OSError, RuntimeError) as error:
-            if os.environ.get("REWARDTUNE_TRACEBACK") == "1":
-                raise
-            typer.echo(f"error: {error}", err=True)
-            if not isinstance(error, RuntimeError):
-                raise typer.Exit(BAD_INPUT) from None
-            typer.echo("REWARDTUNE_TRACEBACK=1 shows where it came from", err=True)
-            raise typer.Exit(1) from None
+            code = FAILED if isinstance(error, RuntimeError) else BAD_INPUT
+            raise exit_by(error, code) from None
 
 
 app = typer.Typer(
@@ -159,17 +159,31 @@ def tune(
     is_local: Annotated[
         bool, typer.Option("--local", help="Everything in this process, without Ray.")
     ] = False,
+    as_job: Annotated[
+        bool,
+        typer.Option(
+            "--as-job",
+            help="For what tries again whatever failed: bad input, which no retry mends, exits 0.",
+        ),
+    ] = False,
 ) -> None:
     """Tune a pretrained policy to its task's reward.
 
     Samplers, learner and reward workers are Ray actors, unless --local. The weights come out the
-    same. An interrupted run continues when it is started again.
+    same. An interrupted run continues when it is started again. Exits 0 when it has finished or
+    was drained, 2 for bad input, 1 for anything else; RUN/state.json and status tell which.
     """
     if address is not None and is_local:
         raise ValueError("--address needs Ray and --local does without: give one of them")
     if address is not None:
         overrides = [*(overrides or ()), f'cluster.address="{address}"']
-    _run("tune", config, overrides or (), dry_run=dry_run, fork=fork, is_local=is_local)
+    _run(
+        *("tune", config, overrides or ()),
+        dry_run=dry_run,
+        fork=fork,
+        is_local=is_local,
+        is_job=as_job,
+    )
 
 
 @app.command()
@@ -318,10 +332,16 @@ def _run(
     dry_run: bool,
     fork: bool,
     is_local: bool = True,
+    is_job: bool = False,
 ) -> None:
     from rewardtune.config.config_file import load_config
 
-    config = load_config(path, overrides)
+    try:
+        config = load_config(path, overrides)
+    except ValueError as error:
+        is_shown = is_job and not is_local
+        directory = None if dry_run else note_refusal(path, overrides, error, is_shown=is_shown)
+        raise exit_by(error, exit_code(error, directory, is_job=is_job)) from None
     if config.mode != mode:
         raise ValueError(f"{path} has mode = '{config.mode}': start it by rewardtune {config.mode}")
     if dry_run:
@@ -333,12 +353,19 @@ def _run(
 
     start: Callable[..., RunResult] = local.pretrain if mode == "pretrain" else local.tune
     if not is_local:
-        from rewardtune.cluster.launch import tune_on_ray as start
-    with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
-        result = start(config, log, fork=fork)
+        from rewardtune.cluster.launch import tune_on_ray
+
+        start = functools.partial(tune_on_ray, is_job=is_job)
+    try:
+        with contextlib.closing(open_run_log(config, config.learner.num_steps)) as log:
+            result = start(config, log, fork=fork)
+    except (ValueError, OSError, RuntimeError) as error:
+        code = exit_code(error, config.operations.directory, is_job=is_job)
+        raise exit_by(error, code) from None
     if not result.is_finished:
-        typer.echo(f"stopped; the same command continues {result.directory}", err=True)
-        raise typer.Exit(STOPPED)
+        word = "drained" if mode == "tune" else "stopped"
+        typer.echo(f"{word}; the same command continues {result.directory}", err=True)
+        raise typer.Exit(0 if mode == "tune" else STOPPED)
     typer.echo(json.dumps({"policy": str(result.policy_path), **result.metrics}, indent=1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from rewardtune.cluster.control.record import DRIVER_NAME, NotLive
+from rewardtune.cluster.control.record import DRIVER_NAME, NotLive, read_driver_record
 from rewardtune.cluster.control.status_view import letters_view, live_view, resting_view
-from rewardtune.run.summary import find_run, stored_config, summarise
+from rewardtune.run.run_state import read_run_state
+from rewardtune.run.summary import NoRun, RunSummary, find_run, stored_config, summarise
 
 if TYPE_CHECKING:
     from rewardtune.cluster.control.client import ControlClient
@@ -64,26 +66,47 @@ def status(
     if (directory / DRIVER_NAME).exists():
         # A run that ended in good order has none: this one did not, or is out of reach.
         typer.echo(str(found), err=True)
-    summary = summarise(directory)
-    if as_json:
-        typer.echo(json.dumps({"state": _NOT_LIVE, **asdict(summary)}))
-    else:
-        console.print(resting_view(summary))
+    told = read_run_state(directory)
+    try:
+        summary: RunSummary | None = summarise(directory)
+    except NoRun:
+        if told is None:
+            raise
+        summary = None  # refused before there was a run
+    if not as_json:
+        console.print(resting_view(summary, told, run=directory.resolve().name))
+        return
+    # One that was killed says that it runs, but nobody drives it.
+    ended = asdict(told) if told is not None and told.has_ended else {"state": _NOT_LIVE}
+    typer.echo(json.dumps({**(asdict(summary) if summary is not None else {}), **ended}))
 
 
 def drain(
     run: Run,
     wait: Annotated[bool, typer.Option("--wait", help="Return once the run has ended.")] = False,
+    for_restart: Annotated[
+        bool,
+        typer.Option(
+            "--for-restart",
+            help="This machine goes away: a driver on it ends as failed, so that what started it "
+            "tries again.",
+        ),
+    ] = False,
 ) -> None:
     """End a run in good order: checkpoint first. The command that started it continues it."""
     with _driver(run) as (directory, client):
-        client.drain()
+        host = read_driver_record(directory).host
+        if for_restart and host != socket.gethostname():
+            # Of a pod that is cleared away when its successor drives the run already.
+            raise NotLive(f"the driver of {directory} is on {host}, which does not go away with us")
+        client.drain(for_restart=for_restart)
     if not wait:
         typer.echo(f"{directory}: draining; rewardtune status --watch shows when it has ended")
         return
     while isinstance(_status(directory), dict):
         time.sleep(WATCH_SECONDS)
-    typer.echo(f"{directory}: ended")
+    told = read_run_state(directory)
+    typer.echo(f"{directory}: {'ended' if told is None else told.line}")
 
 
 def pause(run: Run) -> None:

@@ -95,7 +95,9 @@ def entrypoint(config: RunConfig, overrides: Sequence[str]) -> str:
         for key, path in {**paths, **files}.items()
         if path is not None and (path.exists() or shipped_file(path) is None)
     ]
-    words = ["rewardtune", "tune", RUN_FILE, "--address", "auto"]
+    # By the interpreter of that Ray: its folder of commands need not be on the path.
+    # Without a shell around it: a signal that ends a job would end the shell first.
+    words = ["exec", "python", "-m", "rewardtune", "tune", RUN_FILE, "--address", "auto"]
     for override in [*overrides, *absolute]:
         words += ["--set", override]
     return shlex.join(words)

@@ -11,23 +11,22 @@ from reward_workers.scoring.spec import ScoringSpec, make_spec
 from rewardtune.cluster.control.server import ControlServer
 from rewardtune.cluster.driver.driver import Driver
 from rewardtune.cluster.driver.fleet import Placement
-from rewardtune.cluster.hosts.exposed import serve_metrics
+from rewardtune.cluster.farewell import DriverPage, driver_page
 from rewardtune.cluster.hosts.settings import HostSettings
 from rewardtune.cluster.job_bundle import write_code
-from rewardtune.cluster.ray_cluster import RayCluster, end_actor, ray_session
+from rewardtune.cluster.ray_cluster import DrainNotice, RayCluster, end_actor, ray_session
 from rewardtune.config.run_config import RunConfig
 from rewardtune.run.assembly import Parts, assemble, build_reward
 from rewardtune.run.directory import check_run
 from rewardtune.run.log import RunLog
 from rewardtune.run.result import RunResult
 from rewardtune.run.run_seal import run_seal
+from rewardtune.run.run_state import RunStateFile, run_state
 from rewardtune.run.stopping import stop_on_signal
 from rewardtune.transport.queue.address import find_url, refuse_password
 from rewardtune.transport.queue.connect import connect_queue
 from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits
 from rewardtune.transport.queue.ray_queue import start_ray_queue
-from rewardtune.transport.telemetry.exposition import Target
-from rewardtune.transport.telemetry.meter import Telemetry
 from rewardtune.transport.telemetry.metric_table import Role
 from rewardtune.transport.weights.ray_weights import start_ray_weights
 from rewardtune.transport.weights.weight_store import WeightStore
@@ -38,48 +37,67 @@ def tune_on_ray(
     log: RunLog,
     *,
     fork: bool = False,
+    is_job: bool = False,
     on_driver: Callable[[Driver], None] = lambda driver: None,
 ) -> RunResult:
     """As ``local.tune``, with every part in a process of its own.
 
     Args:
+        is_job: nobody watches: a refusal is shown until Prometheus has seen it, for 45 s at most.
         on_driver: given the driver before it runs: for whoever watches or steers it.
 
     Raises:
         ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix. Of a
             run directory that cannot be gone on with: before anything is started.
-        RunFailed: a service cannot be kept alive.
+        RunFailed: a service cannot be kept alive, or Ray drains the driver's node.
         NotFinite: as ``local.tune``.
     """
-    refuse_password(config.cluster.queue, key="cluster.queue")
-    # Processes of the run have folders of their own.
-    config = config.model_copy(update={"security": config.security.absolute()})
-    # The driver computes nothing: it may stand on a node without the GPU that others have.
-    parts = assemble(config, on_cpu=True)
-    check_run(parts.config, fork=fork)
+    directory, num_steps = config.operations.directory, config.learner.num_steps
     with (
-        ray_session(parts.config),
-        stop_on_signal() as stop,
-        _driver(parts, log, RayCluster(), fork=fork) as driver,
-        ControlServer(
-            driver,
-            directory=parts.config.operations.directory,
-            host=parts.config.cluster.bind,
-            security=parts.config.security,
-        ),
+        run_state(directory, num_steps=num_steps) as told,
+        driver_page(config.cluster, told, run=config.run_name, is_job=is_job) as page,
     ):
-        on_driver(driver)
-        return driver.run(lambda: bool(stop))
+        refuse_password(config.cluster.queue, key="cluster.queue")
+        # Processes of the run have folders of their own.
+        config = config.model_copy(update={"security": config.security.absolute()})
+        # The driver computes nothing: it may stand on a node without the GPU that others have.
+        parts = assemble(config, on_cpu=True)
+        check_run(parts.config, fork=fork)
+        with (
+            ray_session(parts.config),
+            stop_on_signal() as stop,
+            _driver(parts, log, RayCluster(), fork=fork, page=page, told=told) as driver,
+            ControlServer(
+                driver, directory=directory, host=config.cluster.bind, security=config.security
+            ),
+        ):
+            on_driver(driver)
+            goes_away = DrainNotice()
+
+            def should_stop() -> bool:
+                if goes_away:
+                    driver.drain(for_restart=True)
+                return bool(stop)
+
+            return driver.run(should_stop)
 
 
 @contextlib.contextmanager
-def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> Iterator[Driver]:
+def _driver(
+    parts: Parts,
+    log: RunLog,
+    cluster: RayCluster,
+    *,
+    fork: bool,
+    page: DriverPage,
+    told: RunStateFile,
+) -> Iterator[Driver]:
     config = parts.config
     with _stores(config) as stores:
         spec = _spec(parts)
         seal = run_seal(config.operations.directory)
         write_code(config.operations.directory / "code", config)
-        told = HostSettings(
+        settings = HostSettings(
             config=config,
             queue=stores.queue_address,
             queue_url=_read_url(stores.queue_address),
@@ -89,27 +107,19 @@ def _driver(parts: Parts, log: RunLog, cluster: RayCluster, *, fork: bool) -> It
             secret=seal.secret.hex(),
             fork=fork,
         )
-        meter = Telemetry(Role.DRIVER)
         driver = Driver(
             config,
             log,
             cluster=cluster,
             queue=stores.queue,
-            placement=_placement(config, told),
-            meter=meter,
+            placement=_placement(config, settings),
+            meter=page.meter,
+            told=told,
         )
         # Services come and go: whoever asks for targets hears of those there are at that moment.
-        exposition = serve_metrics(
-            config,
-            meter,
-            targets=lambda: [
-                Target(exposition.address, "driver", config.run_name),
-                *driver.targets(),
-            ],
-        )
-        with exposition:
-            log.message(f"metrics of every process: http://{exposition.address}/sd")
-            yield driver
+        page.services = driver.targets
+        log.message(f"metrics of every process: http://{page.exposition.address}/sd")
+        yield driver
 
 
 @dataclass(frozen=True, slots=True)

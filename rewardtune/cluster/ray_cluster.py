@@ -43,6 +43,7 @@ _QUIET = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_NOTICE_SECONDS = 1.0
 _PASSED_ON = ("OMP_WAIT_POLICY", "PYTHONPATH", "HF_HUB_OFFLINE", "REWARDTUNE_CODE")
 
 
@@ -96,6 +97,26 @@ def end_actor(name: str, namespace: str) -> None:
     """At once, so that its name is free; nothing happens where there is none."""
     with contextlib.suppress(ValueError):
         ray.kill(ray.get_actor(name, namespace))
+
+
+class DrainNotice:
+    """Whether Ray says that this process's node goes away: preempted, or SIGTERM to its Ray.
+
+    Ray's processes then live for another 30 s (``RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S``).
+    """
+
+    def __init__(self) -> None:
+        self._node = ray.get_runtime_context().get_node_id()
+        self._due = 0.0
+        self._is_given = False
+
+    def __bool__(self) -> bool:
+        """Asks at most once a second."""
+        if not self._is_given and time.monotonic() >= self._due:
+            self._due = time.monotonic() + _NOTICE_SECONDS
+            # Ray tells it nowhere else; its own training library asks in the same place.
+            self._is_given = self._node in ray._private.state.state.get_draining_nodes()
+        return self._is_given
 
 
 class RayCluster:

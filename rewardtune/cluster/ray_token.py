@@ -23,7 +23,7 @@ def settle_own_auth_mode() -> None:
     """The same for this process, which has imported Ray and not begun to use it."""
     was_open = MODE not in os.environ
     if settle_auth_mode(os.environ) == "token" and was_open:
-        from ray._raylet import Config
+        from ray._raylet import Config  # type: ignore[attr-defined]
 
         # Ray reads its variables once, when it is imported; its own commands do this as well.
         Config.initialize("")

@@ -20,12 +20,11 @@ from rewardtune.cluster.job_bundle import entrypoint, environment, write_bundle
 from rewardtune.cluster.ray_token import HOW_TO, settle_own_auth_mode
 from rewardtune.config.config_file import load_config
 from rewardtune.config.run_config import ConfigError, RunConfig
+from rewardtune.run.run_state import End, RunState, read_run_state
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 600.0
 """With a cluster that does not answer while a job is followed."""
-STOPPED = 3
-"""As ``rewardtune tune`` exits when a signal stopped it."""
 _RUN = "rewardtune_run"
 _DIRECTORY = "rewardtune_directory"
 
@@ -91,6 +90,9 @@ class Cluster:
     def follow(self, job: str, *, write: Callable[[str], object]) -> int:
         """Show the job's log until the job ends; returns the exit code of its driver.
 
+        Of a job that was stopped Ray keeps none: where the run's directory can be read from here,
+        it tells whether the run was drained in time.
+
         Raises:
             ClusterAway: for longer than ten minutes.
             ValueError: the cluster knows no such job.
@@ -124,7 +126,9 @@ class Cluster:
             self._ask(lambda: self._client.stop_job(job))
         while not (details := self._details(job)).status.is_terminal():
             time.sleep(POLL_SECONDS)
-        return str(details.status.value).lower()
+        told = _told(details)
+        ended = str(details.status.value).lower()
+        return ended if told is None else f"{ended}; the run is {told.line}"
 
     def _next_attempt(self, config: RunConfig) -> int:
         """One more than there were of this name; a job's name is used once."""
@@ -172,9 +176,15 @@ def _exit_code(details: JobDetails) -> int:
     if details.status == JobStatus.SUCCEEDED:
         return 0
     if details.status == JobStatus.STOPPED:
-        return STOPPED
+        told = _told(details)
+        return 0 if told is None or told.state in (End.FINISHED, End.DRAINED) else 1
     # A job can fail without a driver: no such command, no room.
     return details.driver_exit_code or 1
+
+
+def _told(details: JobDetails) -> RunState | None:
+    """None where the run's directory is not to be seen from here."""
+    return read_run_state(Path((details.metadata or {}).get(_DIRECTORY, "")))
 
 
 def _job_name(config: RunConfig) -> str:

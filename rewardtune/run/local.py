@@ -24,6 +24,7 @@ from rewardtune.run.holdout import holdout_metrics
 from rewardtune.run.log import RunLog
 from rewardtune.run.pretraining import PretrainingLoop
 from rewardtune.run.result import RunResult, finished
+from rewardtune.run.run_state import RunStateFile, run_state
 from rewardtune.run.state import last_good, restore_run, save_run, write_policy
 from rewardtune.run.stopping import stop_on_signal
 from rewardtune.run.tuning import TuningLoop, step_record
@@ -45,12 +46,13 @@ def tune(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult:
         ConfigError, ValueError, CheckpointError, OSError: one line that says what to fix.
         NotFinite: a step left the numbers; says which, and where the last good checkpoint is.
     """
-    parts = assemble(config)
-    run = open_run(parts.config, log.message, fork=fork)
-    store = MemoryWeightStore()
-    source = LocalSource(parts, store=store, term=run.term, tell=log.message)
-    loop = TuningLoop(parts, term=run.term, store=store, source=source)
-    return _run(parts, run, log, loop)
+    with run_state(config.operations.directory, num_steps=config.learner.num_steps) as told:
+        parts = assemble(config)
+        run = open_run(parts.config, log.message, fork=fork)
+        store = MemoryWeightStore()
+        source = LocalSource(parts, store=store, term=run.term, tell=log.message)
+        loop = TuningLoop(parts, term=run.term, store=store, source=source)
+        return _run(parts, run, log, loop, told)
 
 
 def pretrain(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult:
@@ -62,9 +64,10 @@ def pretrain(config: RunConfig, log: RunLog, *, fork: bool = False) -> RunResult
     Raises:
         As ``tune``.
     """
-    parts = assemble(config)
-    run = open_run(parts.config, log.message, fork=fork)
-    return _run(parts, run, log, PretrainingLoop(parts, tell=log.message))
+    with run_state(config.operations.directory, num_steps=config.learner.num_steps) as told:
+        parts = assemble(config)
+        run = open_run(parts.config, log.message, fork=fork)
+        return _run(parts, run, log, PretrainingLoop(parts, tell=log.message), told)
 
 
 class LocalSource:
@@ -130,7 +133,11 @@ class LocalSource:
 
 
 def _run(
-    parts: Parts, run: RunDirectory, log: RunLog, loop: PretrainingLoop | TuningLoop
+    parts: Parts,
+    run: RunDirectory,
+    log: RunLog,
+    loop: PretrainingLoop | TuningLoop,
+    told: RunStateFile,
 ) -> RunResult:
     config, learner = parts.config, loop.learner
     num_steps, every = config.learner.num_steps, config.evaluation.every_steps
@@ -141,6 +148,7 @@ def _run(
         restore_run(run, loop)
         log.message(f"continuing {run.path} at step {learner.policy_version} of {num_steps}")
     saved = learner.policy_version if run.checkpoint else None
+    told.tell("running", step=learner.policy_version)
     with stop_on_signal() as stop:
         if run.checkpoint is None:
             _evaluate(parts, run, log, history, step=0)
@@ -154,6 +162,7 @@ def _run(
                 continue
             report, measured = outcome
             step = learner.policy_version
+            told.tell("draining" if stop else "running", step=step)
             seconds = time.perf_counter() - started
             if step % config.operations.log_every == 0 or report.is_skipped:
                 size = config.learner.batch_size
@@ -167,6 +176,7 @@ def _run(
         if saved != learner.policy_version:
             save_run(parts, run, loop)
     write_policy(parts, run.policy_path, step=learner.policy_version)
+    told.ended(step=learner.policy_version)
     return finished(parts.config, run.path, history, step=learner.policy_version)
 
 

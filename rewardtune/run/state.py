@@ -17,6 +17,7 @@ from rewardtune.policies.weights import unpack_tensor
 from rewardtune.records import PackedTensor, PackedWeights
 from rewardtune.run.assembly import Parts
 from rewardtune.run.directory import RunDirectory
+from rewardtune.transport.term import StaleTerm
 
 _BEHAVIOUR = "behaviour-"
 
@@ -43,11 +44,11 @@ def save_run(parts: Parts, run: RunDirectory, loop: Loop) -> Path:
         Its folder.
 
     Raises:
-        RuntimeError: a newer start has taken the run over.
+        StaleTerm: a newer start has taken the run over.
         OSError: the disk is full, say; no half checkpoint is left.
     """
     if run.is_superseded():
-        raise RuntimeError(
+        raise StaleTerm(
             f"another process has taken over {run.path}: this one stops without writing"
         )
     learner = loop.learner

@@ -13,6 +13,7 @@ from typing import Any
 
 from rewardtune.config.run_config import RunConfig
 from rewardtune.evaluation.history import History
+from rewardtune.run.run_state import STATE_NAME
 
 _CHECKPOINTS = "checkpoints/checkpoint-*/manifest.json"
 """A checkpoint exists if and only if its manifest does."""
@@ -53,7 +54,7 @@ def find_run(text: str) -> Path:
         NoRun: neither holds a run.
     """
     for path in (Path(text), Path("runs") / text):
-        if (path / "config.json").is_file() or (path / "driver.json").is_file():
+        if any((path / name).is_file() for name in ("config.json", "driver.json", STATE_NAME)):
             return path
     raise NoRun(f"no run at {text}, nor at runs/{text}: give a run's directory, as its config says")
 

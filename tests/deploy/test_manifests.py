@@ -17,6 +17,7 @@ import yaml
 
 from deploy.promql import problems
 from reward_workers.config import RewardWorkerConfig
+from rewardtune.cli.operator import add_operator_commands
 from rewardtune.cli.reward_worker import reward_worker
 from rewardtune.config.config_file import load_config
 from tests.deploy.manifests import (
@@ -134,6 +135,7 @@ def test_every_kind_is_checked_by_a_schema_or_by_the_tests_below() -> None:
         "NetworkPolicy",
         "PersistentVolumeClaim",
         "Kustomization",
+        "ScrapeConfig",
     }
     kinds = {kind for _, kind in validators()}
     assert {document["kind"] for document in DOCUMENTS.values()} <= kinds | built_in
@@ -166,12 +168,45 @@ def test_the_ray_job_does_what_operators_need() -> None:
     spec = custom("RayJob")["spec"]
     head = spec["rayClusterSpec"]["headGroupSpec"]
     assert spec["submissionMode"] == "HTTPMode"
-    assert spec["entrypoint"].startswith("rewardtune tune /config/run.toml --address auto")
+    entrypoint = "exec python -m rewardtune tune /config/run.toml --address auto --as-job"
+    assert spec["entrypoint"].startswith(entrypoint)
     assert head["rayStartParams"]["num-cpus"] == "0"
     environment = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
     wait = int(environment["RAY_JOB_STOP_WAIT_TIME_S"])
     assert 3 < wait <= head["template"]["spec"]["terminationGracePeriodSeconds"]
     assert all(isinstance(value, str) for value in environment.values())
+
+
+def test_the_head_drains_its_run_before_it_goes() -> None:
+    head = custom("RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    (container,) = head["containers"]
+    shell, option, line = container["lifecycle"]["preStop"]["exec"]["command"]
+    program = "python -m rewardtune "
+    assert (shell, option) == ("/bin/sh", "-c") and line.startswith(program)
+    assert line.endswith(" || true")
+    words = line.removeprefix(program).removesuffix(" || true").split()
+    app = typer.Typer()
+    add_operator_commands(app)
+    command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
+    told = command.make_context("drain", words[1:]).params
+    run = load_config(DEPLOY / "kuberay/base/run.toml", ["cluster.queue=redis://h:1"])
+    assert told == {"run": str(run.operations.directory), "wait": True, "for_restart": True}
+
+
+def test_the_operators_scrape_config_asks_where_prometheus_would() -> None:
+    plain = yaml.safe_load((DEPLOY / "monitoring/prometheus.yml").read_text())
+    (job,) = plain["scrape_configs"]
+    config = custom("ScrapeConfig")
+    assert config["apiVersion"] == "monitoring.coreos.com/v1alpha1"
+    assert config["spec"] == {
+        "scrapeInterval": plain["global"]["scrape_interval"],
+        "httpSDConfigs": [
+            {"url": each["url"], "refreshInterval": each["refresh_interval"]}
+            for each in job["http_sd_configs"]
+        ],
+    }
+    port = only("Service", "rewardtune-driver")["spec"]["ports"][0]["port"]
+    assert config["spec"]["httpSDConfigs"][0]["url"] == f"http://rewardtune-driver:{port}/sd"
 
 
 def test_ray_groups_ask_for_whole_cores() -> None:

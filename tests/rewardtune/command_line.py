@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typer.testing import CliRunner, Result
 
-from rewardtune.cli.app import BAD_INPUT, app
+from rewardtune.cli.app import app
+from rewardtune.cli.ending import BAD_INPUT
 
 
 def run(*arguments: object) -> Result:

@@ -123,8 +123,8 @@ class FakeDriver:
             detail="a reward worker has it",
         )
 
-    def drain(self) -> None:
-        self.told.append("drain")
+    def drain(self, *, for_restart: bool = False) -> None:
+        self.told.append("drain for restart" if for_restart else "drain")
 
     def pause(self, *, is_paused: bool) -> None:
         self.told.append(("pause", is_paused))

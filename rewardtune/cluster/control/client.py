@@ -98,8 +98,8 @@ class ControlClient:
             raise Refused(f"ordinals count groups from 0, got {ordinal}")
         return plain(self._call(self._stub.Explain, pb.ExplainRequest(ordinal=ordinal)))
 
-    def drain(self) -> None:
-        self._call(self._stub.Drain, pb.DrainRequest())
+    def drain(self, *, for_restart: bool = False) -> None:
+        self._call(self._stub.Drain, pb.DrainRequest(for_restart=for_restart))
 
     def pause(self) -> None:
         self._call(self._stub.Pause, pb.PauseRequest())

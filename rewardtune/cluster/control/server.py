@@ -57,7 +57,7 @@ class Steered(Protocol):
 
     def explain(self, ordinal: int) -> Location: ...
 
-    def drain(self) -> None: ...
+    def drain(self, *, for_restart: bool = False) -> None: ...
 
     def pause(self, *, is_paused: bool) -> None: ...
 
@@ -161,7 +161,7 @@ class _Servicer(pb_grpc.ControlServicer):
         return pb.ExplainResponse(**values)
 
     def Drain(self, request: pb.DrainRequest, context: grpc.ServicerContext) -> pb.DrainResponse:
-        self._driver.drain()
+        self._driver.drain(for_restart=request.for_restart)
         return pb.DrainResponse()
 
     def Pause(self, request: pb.PauseRequest, context: grpc.ServicerContext) -> pb.PauseResponse:

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rewardtune.run.run_state import End, RunState
 from rewardtune.run.summary import RunSummary
 
 _BAR_WIDTH = 30
@@ -44,17 +45,41 @@ def live_view(status: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def resting_view(summary: RunSummary) -> RenderableType:
-    """Of one that nobody drives, as its directory has it."""
-    state = "finished" if summary.is_finished else "not live"
-    step = summary.checkpoint_step
-    where = "no checkpoint yet" if step is None else f"checkpoint at step {step}"
-    lines = [f"{summary.run}  {state}  {where} of {summary.num_steps}"]
-    lines += [f"best   {headline(summary.best)}"] if summary.best else []
-    lines += [f"latest {headline(summary.last)}"] if summary.last else []
-    if not summary.is_finished:
+def resting_view(summary: RunSummary | None, told: RunState | None, *, run: str) -> RenderableType:
+    """Of one that no driver answers for, as its directory has it.
+
+    Args:
+        summary: None: no start got as far as a config.
+        told: how the last start stands or ended; None: of an earlier version, which wrote none.
+    """
+    is_finished = summary is not None and summary.is_finished
+    state, why = _resting_state(told, is_finished=is_finished)
+    where = "no checkpoint yet"
+    if summary is not None:
+        step = summary.checkpoint_step
+        where = where if step is None else f"checkpoint at step {step}"
+        where += f" of {summary.num_steps}"
+    lines = [f"{run}  {state}  {where}"]
+    lines += [why] if why else []
+    if summary is not None:
+        lines += [f"best   {headline(summary.best)}"] if summary.best else []
+        lines += [f"latest {headline(summary.last)}"] if summary.last else []
+    if state == End.REFUSED:
+        lines.append("mend that and give the command again")
+    elif not is_finished and (told is None or told.has_ended or told.is_dead):
         lines.append("the command that started it continues it from there")
     return Text("\n".join(lines))
+
+
+def _resting_state(told: RunState | None, *, is_finished: bool) -> tuple[str, str]:
+    """The state, and a line that says more of it; empty where there is no more to say."""
+    if told is None:
+        return "finished" if is_finished else "not live", ""
+    if told.has_ended:
+        return told.state, told.why
+    if told.is_dead:
+        return "not live", f"its process {told.pid} died at step {told.step} of {told.num_steps}"
+    return told.state, f"step {told.step} of {told.num_steps}, on {told.host}, process {told.pid}"
 
 
 def headline(evaluation: Mapping[str, float]) -> str:

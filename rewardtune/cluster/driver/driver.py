@@ -18,7 +18,7 @@ from rewardtune.cluster.driver.candidates import Candidates
 from rewardtune.cluster.driver.capacity import Requirement, measured_requirement
 from rewardtune.cluster.driver.cluster import Cluster
 from rewardtune.cluster.driver.draw_table import DrawTable
-from rewardtune.cluster.driver.fleet import Fleet, Placement
+from rewardtune.cluster.driver.fleet import Fleet, Placement, RunFailed
 from rewardtune.cluster.driver.learner_group import LearnerGroup
 from rewardtune.cluster.driver.metrics import report_queue, report_state, report_workers
 from rewardtune.cluster.driver.pace import NUM_RECENT_STEPS
@@ -33,6 +33,7 @@ from rewardtune.config.run_config import RunConfig
 from rewardtune.evaluation.history import History
 from rewardtune.run.log import RunLog
 from rewardtune.run.result import RunResult, finished
+from rewardtune.run.run_state import RunStateFile
 from rewardtune.run.unscored import TOO_MANY_UNSCORED, UnscoredGroups
 from rewardtune.transport.queue.job_queue import (
     DeadLetter,
@@ -62,23 +63,27 @@ class Driver:
         queue: JobQueue,
         placement: Placement,
         meter: Meter | None = None,
+        told: RunStateFile | None = None,
     ) -> None:
         """
         Args:
             config: pinned.
             queue: the driver's own connection.
+            told: hears how the run stands.
         """
         self._meter = meter or NoTelemetry()
-        self._meter.set("run_steps_planned", config.learner.num_steps)
+        num_steps = config.learner.num_steps
+        self._meter.set("run_steps_planned", num_steps)
         self._config = config
         self._log = log
         self._queue = queue
         self._directory = config.operations.directory
+        self._told = told or RunStateFile(self._directory, num_steps=num_steps)
         self._history = History(self._directory, metric=config.evaluation.metric)
         self._table = DrawTable(
             batch_size=config.learner.batch_size,
             micro_batch=config.sampler.micro_batch,
-            num_batches=config.learner.num_steps,
+            num_batches=num_steps,
             drawn_with=config.drawn_with,
             depth=config.depth,
         )
@@ -107,7 +112,7 @@ class Driver:
         self._version = 0
         self._is_paused = False
         self._wants_checkpoint = False
-        self._stops = False
+        self._stops = self._is_evicted = False
         self._unscored = UnscoredGroups(config.learner.batch_size)
         self._recent: deque[Mapping[str, float]] = deque(maxlen=NUM_RECENT_STEPS)
         self._skipped_batches: frozenset[int] = frozenset()
@@ -117,9 +122,18 @@ class Driver:
 
     # What an operator may ask for, from any thread.
 
-    def drain(self) -> None:
-        """Finish or abandon the step, write a checkpoint, end."""
-        self._commands.put(self._stop)
+    def drain(self, *, for_restart: bool = False) -> None:
+        """Finish or abandon the step, write a checkpoint, end.
+
+        Args:
+            for_restart: this machine goes away: ``run`` then fails, so that it is started again.
+        """
+
+        def apply() -> None:
+            self._is_evicted = self._is_evicted or (for_restart and not self._stops)
+            self._stop()
+
+        self._commands.put(apply)
 
     def pause(self, *, is_paused: bool) -> None:
         """No new draw and no new step; or go on."""
@@ -247,7 +261,7 @@ class Driver:
         """Until the last step is taken, or a stop is asked for.
 
         Raises:
-            RunFailed: a service cannot be kept alive.
+            RunFailed: a service cannot be kept alive, or the run was drained for a restart.
             StaleTerm: another start has taken the run over.
             NotFinite: a step left the numbers.
             ConfigError, CheckpointError, OSError: as the learner says.
@@ -261,10 +275,18 @@ class Driver:
             while self._fleet.failure is None and not self._learner.is_over:
                 self._turn(should_stop)
         finally:
+            self._told.tell(self._state, step=self._version)
             self._fleet.end([*self._reward.workers, *self._others])
         if self._fleet.failure is not None:
             raise self._fleet.failure
-        self._state = "finished" if self._is_complete else "stopped"
+        if self._is_evicted and not self._is_complete:
+            raise RunFailed(
+                f"its machine goes away: stopped at step {self._version} of "
+                f"{self._config.learner.num_steps} with a checkpoint; the same command goes on"
+            )
+        self._told.ended(step=self._version)
+        self._state = self._told.now.state
+        report_state(self._meter, self._state)
         return finished(self._config, self._directory, self._history, step=self._version)
 
     # One turn of the loop.
@@ -324,6 +346,8 @@ class Driver:
         """Look at the queue: what fell out of it, and how it fares."""
         self._reward.keep()
         report_state(self._meter, self._state)
+        self._meter.set("run_step", self._version)
+        self._told.tell(self._state, step=self._version)
         self._meter.set_total("redraws_total", self._table.num_redraws)
         if self._term < 0:
             return
@@ -367,6 +391,7 @@ class Driver:
         is_skipped = bool(record["is_skipped"])
         if is_skipped:
             self._skipped_batches |= {self._version - 1}
+            self._meter.count("run_steps_skipped_total")
         if self._version % self._config.operations.log_every == 0 or is_skipped:
             self._log.step(record)
         self._measure(stepped.candidate)

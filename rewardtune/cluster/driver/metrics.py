@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from rewardtune.transport.queue.job_queue import QueueStats, WorkerRecord
 from rewardtune.transport.telemetry.meter import Meter
+from rewardtune.transport.telemetry.metric_table import RUN_STATES
 
-_STATES = ("starting", "running", "paused", "draining", "finished", "failed")
 _WORKER_STATES = ("starting", "ready", "refused", "draining")
 
 
 def report_state(meter: Meter, state: str) -> None:
-    """One of the run's states; a run that was drained has finished for this time."""
-    shown = "finished" if state == "stopped" else state
-    for each in _STATES:
-        meter.set("run_state", float(each == shown), state=each)
+    """One of the run's states."""
+    for each in RUN_STATES:
+        meter.set("run_state", float(each == state), state=each)
 
 
 def report_queue(meter: Meter, stats: QueueStats | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rewardtune.config.cluster_config import ClusterConfig
 from rewardtune.config.run_config import RunConfig
 from rewardtune.transport.telemetry.exposition import Exposition, Target, port_range
 from rewardtune.transport.telemetry.meter import Telemetry
@@ -30,11 +31,11 @@ def expose(config: RunConfig, role: Role, *, health: Callable[[], str] = str) ->
         OSError: none of the configured ports is free.
     """
     meter = Telemetry(role)
-    return Exposed(meter, serve_metrics(config, meter, health=health))
+    return Exposed(meter, serve_metrics(config.cluster, meter, health=health))
 
 
 def serve_metrics(
-    config: RunConfig,
+    settings: ClusterConfig,
     meter: Telemetry,
     *,
     health: Callable[[], str] = str,
@@ -48,7 +49,6 @@ def serve_metrics(
     Raises:
         OSError: none of the configured ports is free.
     """
-    settings = config.cluster
     return Exposition(
         meter.exposition,
         ports=port_range(settings.metrics_port, settings.num_metrics_ports),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,6 +26,8 @@ LOOPBACK = "127.0.0.1"
 _JSON = "application/json"
 _CLIENT_SECONDS = 10.0
 """A client that is slower than this is let go."""
+_PROMETHEUS = "Prometheus/"
+"""How its requests begin to say who asks."""
 _EVERYWHERE = ("0.0.0.0", "::", "")
 
 
@@ -99,6 +102,10 @@ class Exposition:
             host = socket.gethostbyname(socket.gethostname())
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
+    def last_visit(self, page: str) -> float | None:
+        """When Prometheus last asked for a page, by the monotonic clock; None: not yet."""
+        return self._server.visits.get(page)
+
     def close(self) -> None:
         """Stop; the port is free afterwards. A second time nothing happens."""
         self._server.shutdown()
@@ -142,6 +149,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], pages: Mapping[str, Callable[[], _Page]]) -> None:
         self.pages = pages
+        self.visits: dict[str, float] = {}
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
@@ -159,8 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        pages = self.server.pages
-        make = pages.get(urlsplit(self.path).path)
+        pages, path = self.server.pages, urlsplit(self.path).path
+        began, make = time.monotonic(), pages.get(path)
         if make is None:
             page = _json_page(HTTPStatus.NOT_FOUND, {"reason": f"here are {', '.join(pages)}"})
         else:
@@ -174,6 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", page.content_type)
         self.send_header("Content-Length", str(len(page.body)))
         self.end_headers()
+        if self.headers.get("User-Agent", "").startswith(_PROMETHEUS):
+            self.server.visits[path] = began
         self.wfile.write(page.body)
 
     def log_message(self, format: str, *args: object) -> None:

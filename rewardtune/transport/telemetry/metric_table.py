@@ -84,6 +84,10 @@ class Metric:
 _SCORE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _WEIGHTS_BUCKETS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _FAILURES = ("exception", "crash", "timeout", "invalid")
+RUN_STATES = (
+    *("starting", "running", "paused", "draining"),
+    *("finished", "drained", "refused", "failed"),
+)
 _WORKER_STATES = ("starting", "ready", "refused", "draining")
 
 _EVERYONE = tuple(Role)
@@ -123,7 +127,14 @@ _ALL = (
         Kind.GAUGE,
         "1 for the state that the run is in.",
         _DRIVER,
-        labels={"state": ("starting", "running", "paused", "draining", "finished", "failed")},
+        labels={"state": RUN_STATES},
+    ),
+    Metric("run_step", Kind.GAUGE, "Steps taken, as the driver counts them.", _DRIVER),
+    Metric(
+        "run_steps_skipped_total",
+        Kind.COUNTER,
+        "Steps that moved no weight: none of their groups was valid.",
+        _DRIVER,
     ),
     Metric("run_steps_planned", Kind.GAUGE, "Steps after which the run is finished.", _DRIVER),
     Metric(

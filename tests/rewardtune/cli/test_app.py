@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rewardtune.cli.app import BAD_INPUT, STOPPED
+from rewardtune.cli.app import STOPPED
+from rewardtune.cli.ending import BAD_INPUT
 from rewardtune.run.log import LOG_NAME, read_run_log
 from rewardtune.run.result import RunResult
 from tests.rewardtune.command_line import refused, run

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from rewardtune.cli.operator import add_operator_commands
 from rewardtune.cluster.control.client import Refused
 from rewardtune.cluster.control.record import DRIVER_NAME, NotLive
 from rewardtune.cluster.control.server import ControlServer
+from rewardtune.config.run_config import ConfigError
 from rewardtune.evaluation.history import HISTORY_NAME
+from rewardtune.run.run_state import STATE_NAME, RunStateFile
 from rewardtune.run.summary import NoRun
 from tests.rewardtune.steered import NOT_BEGUN, STATUS, FakeDriver, letter
 from tests.rewardtune.tiny_run import tiny_config
@@ -108,6 +112,51 @@ def test_status_of_a_run_that_rests_is_what_its_directory_tells(directory: Path)
     assert "finished" in shown("status", directory)
 
 
+@pytest.mark.parametrize(
+    ("error", "shown_state", "advice"),
+    [
+        (None, "drained  checkpoint at step 4 of 6", "continues it from there"),
+        (ConfigError("no such data"), "refused  checkpoint at step 4 of 6", "mend that"),
+        (RuntimeError("out of memory"), "failed  checkpoint at step 4 of 6", "continues it"),
+    ],
+)
+def test_status_tells_how_a_run_ended_when_its_driver_is_gone(
+    directory: Path, error: Exception | None, shown_state: str, advice: str
+) -> None:
+    write_checkpoint(directory, 4)
+    told = RunStateFile(directory, num_steps=6)
+    if error is None:
+        told.ended(step=4)
+    else:
+        told.ended_by(error)
+    text = shown("status", directory)
+    assert shown_state in text and advice in text and str(error or "") in text
+    as_json = json.loads(shown("status", directory, "--json"))
+    assert as_json["state"] == shown_state.split()[0] and as_json["checkpoint_step"] == 4
+    assert as_json["why"] == str(error or "")
+
+
+def test_status_of_a_run_that_was_refused_before_there_was_one(tmp_path: Path) -> None:
+    RunStateFile(tmp_path, num_steps=0).ended_by(ConfigError("unknown key learner.stepz"))
+    text = shown("status", tmp_path)
+    assert "refused  no checkpoint yet\nunknown key learner.stepz" in text
+    assert json.loads(shown("status", tmp_path, "--json"))["state"] == "refused"
+
+
+def test_status_knows_a_process_that_died_from_one_that_runs(directory: Path) -> None:
+    RunStateFile(directory, num_steps=6).tell("running", step=3)
+    assert f"running  no checkpoint yet of 6\nstep 3 of 6, on {socket.gethostname()}" in shown(
+        "status", directory
+    )
+    path = directory / STATE_NAME
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pid": gone.pid}))
+    text = shown("status", directory)
+    assert f"not live  no checkpoint yet of 6\nits process {gone.pid} died at step 3 of 6" in text
+    assert json.loads(shown("status", directory, "--json"))["state"] == "not_live"
+
+
 def test_watching_ends_with_the_run(
     directory: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,12 +184,27 @@ def test_commands_tell_the_driver(directory: Path, driver: FakeDriver) -> None:
     assert driver.told == told
 
 
+def test_a_machine_that_goes_away_takes_its_own_driver_along_and_no_other(
+    directory: Path, driver: FakeDriver
+) -> None:
+    shown("drain", directory, "--for-restart")
+    assert driver.told == ["drain for restart"]
+    path = directory / DRIVER_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "successor"}))
+    refusal = run("drain", directory, "--for-restart").exception
+    assert isinstance(refusal, NotLive) and "is on successor" in str(refusal)
+    assert driver.told == ["drain for restart"]
+
+
 def test_drain_can_wait_for_the_end(directory: Path, driver: FakeDriver) -> None:
-    def drain() -> None:
+    told = RunStateFile(directory, num_steps=6)
+
+    def drain(*, for_restart: bool = False) -> None:
+        told.ended(step=4)
         (directory / DRIVER_NAME).unlink()
 
     driver.drain = drain  # type: ignore[method-assign]
-    assert shown("drain", directory, "--wait").endswith("ended\n")
+    assert shown("drain", directory, "--wait").endswith("drained at step 4 of 6\n")
 
 
 def test_a_refusal_is_the_commands_own(directory: Path, driver: FakeDriver) -> None:

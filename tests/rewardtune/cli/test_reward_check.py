@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
-from rewardtune.cli.app import BAD_INPUT, app
+from rewardtune.cli.app import app
+from rewardtune.cli.ending import BAD_INPUT
 from rewardtune.cli.reward import BROKEN
 from rewardtune.datasets.coco.convert import convert_coco
 from rewardtune.datasets.example import Category, Dataset, Example

@@ -15,7 +15,8 @@ import pytest
 
 from rewardtune.cluster.ray_token import settle_auth_mode
 from rewardtune.cluster.submit import Cluster, ClusterAway
-from tests.rewardtune.ray_head import RayHead, live_client, ray_head, wait_until
+from tests.rewardtune.live_job import answers, live_client, wait_until
+from tests.rewardtune.ray_head import RayHead, ray_head
 from tests.rewardtune.transport.certificates import write_secret
 from tests.rewardtune.transport.redis_server import RedisServer, redis_binaries, running
 
@@ -53,7 +54,8 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def head(redis: RedisServer) -> Iterator[RayHead]:
     """Which alone knows the address of the queue, as the head's pod in deploy/kuberay does."""
     told = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "REWARDTUNE_REDIS": redis.url}
-    with ray_head(told) as head:
+    with ray_head(has_dashboard=True, environment=told) as head:
+        wait_until(lambda: answers(f"{head.dashboard}/api/version"), head.log.read_text)
         yield head
 
 

@@ -21,11 +21,12 @@ from rewardtune.cluster.job_bundle import (
     environment,
     write_bundle,
 )
-from rewardtune.cluster.submit import STOPPED, Cluster, ClusterAway
+from rewardtune.cluster.submit import Cluster, ClusterAway
 from rewardtune.config.run_config import ConfigError
 from rewardtune.run.local import pretrain
 from rewardtune.run.summary import summarise
-from tests.rewardtune.ray_head import free_port, live_client, ray_head, wait_until
+from tests.rewardtune.live_job import answers, live_client, wait_until
+from tests.rewardtune.ray_head import free_port, ray_head
 from tests.rewardtune.tiny_run import SILENT, tiny_config, write_tiny_digits
 
 pytestmark = pytest.mark.alone
@@ -64,7 +65,8 @@ class TASK(DetectionTask):
 
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
-    with ray_head() as head:
+    with ray_head(has_dashboard=True) as head:
+        wait_until(lambda: answers(f"{head.dashboard}/api/version"), head.log.read_text)
         yield head.dashboard
 
 
@@ -105,12 +107,13 @@ def test_a_job_is_submitted_stopped_and_submitted_again(
     with pytest.raises(ConfigError, match=f"job mine-1 drives {directory} already"):
         cluster.submit(config, [])
 
-    assert cluster.stop(job) == "stopped"
-    assert cluster.follow(job, write=lambda text: None) == STOPPED
+    ended = cluster.stop(job)
+    assert cluster.follow(job, write=lambda text: None) == 0
     with pytest.raises(NotLive, match="no driver.json"):
         ControlClient.of_run(directory)
     stopped_at = summarise(directory).checkpoint_step
     assert stopped_at is not None and 3 <= stopped_at < 40
+    assert ended == f"stopped; the run is drained at step {stopped_at} of 40"
 
     job = cluster.submit(config, [])
     assert job == "mine-2"
@@ -186,10 +189,12 @@ def test_the_command_names_absolute_paths_and_survives_a_shell(
     monkeypatch.chdir(tmp_path)
     overrides = ["learner.num_steps=7", "operations.directory=runs/a 'b' $c"]
     command = entrypoint(load_config(config, overrides), overrides)
-    shell = f"rewardtune() {{ printf '%s\\n' \"$@\"; }}; {command}"
+    assert command.startswith("exec python ")
+    command = command.removeprefix("exec ")  # of which no shell makes a function
+    shell = f"python() {{ printf '%s\\n' \"$@\"; }}; {command}"
     told = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
     words = told.splitlines()
-    assert words[:4] == ["tune", RUN_FILE, "--address", "auto"]
+    assert words[:6] == ["-m", "rewardtune", "tune", RUN_FILE, "--address", "auto"]
     given = [word for before, word in itertools.pairwise(words) if before == "--set"]
     there = load_config(config, given)
     assert there.learner.num_steps == 7

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from rewardtune.cli.app import BAD_INPUT, app
+from rewardtune.cli.app import app
+from rewardtune.cli.ending import BAD_INPUT
 from rewardtune.policies.hugging_face.policy import quietly
 from tests.rewardtune.policies.hugging_face_models import PIECES, save_model, tiny_model
 

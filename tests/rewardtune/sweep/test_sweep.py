@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from rewardtune.cli.app import BAD_INPUT, STOPPED, app
+from rewardtune.cli.app import STOPPED, app
+from rewardtune.cli.ending import BAD_INPUT
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.evaluation.evaluate import evaluate_policy
 from rewardtune.evaluation.predict import policy_for_data

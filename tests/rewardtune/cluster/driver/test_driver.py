@@ -14,6 +14,7 @@ from rewardtune.cluster.driver.cluster import ServiceDied
 from rewardtune.cluster.driver.driver import Driver
 from rewardtune.cluster.driver.fleet import Placement, RunFailed
 from rewardtune.run.result import RunResult
+from rewardtune.run.run_state import RunState, read_run_state
 from rewardtune.transport.queue.job_queue import QueueUnavailable
 from rewardtune.transport.queue.memory_queue import MemoryJobQueue
 from rewardtune.transport.telemetry.metric_table import Role
@@ -371,7 +372,52 @@ def test_a_drain_ends_a_run_whose_learner_cannot_begin(tmp_path: Path) -> None:
         return QueueUnavailable("away") if service == "learner" else None
 
     assert not run.go(away).is_finished
-    assert run.driver.status()["state"] == "stopped"
+    assert run.driver.status()["state"] == "drained"
+
+
+def test_a_run_tells_how_it_ended(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+    seen: list[RunState | None] = []
+    run.log.on_step = lambda step: seen.append(read_run_state(tmp_path / "run"))
+    run.go()
+    assert seen[1] is not None and seen[1].state == "running"
+    told = read_run_state(tmp_path / "run")
+    assert told is not None and told.line == "finished at step 6 of 6"
+    assert run.driver.status()["state"] == "finished"
+
+
+@pytest.mark.parametrize("for_restart", [False, True])
+def test_a_drain_whose_machine_goes_away_fails_once_the_checkpoint_is_written(
+    tmp_path: Path, for_restart: bool
+) -> None:
+    run = _Run(tmp_path)
+
+    def drain(step: int) -> None:
+        if step == 3:
+            run.driver.drain(for_restart=for_restart)
+
+    run.log.on_step = drain
+    if for_restart:
+        with pytest.raises(RunFailed, match="goes away: stopped at step 3 of 6 with a checkpoint"):
+            run.go()
+    else:
+        assert not run.go().is_finished
+        told = read_run_state(tmp_path / "run")
+        assert told is not None and told.line == "drained at step 3 of 6"
+    assert run.cluster.num_alive == 0
+
+
+def test_who_drained_first_says_how_it_ends(tmp_path: Path) -> None:
+    """A run that its operator drained is not started again because its machine goes too."""
+    run = _Run(tmp_path)
+
+    def drain_twice(step: int) -> None:
+        if step == 3:
+            run.driver.drain()
+            run.driver.drain(for_restart=True)
+
+    run.log.on_step = drain_twice
+    assert not run.go().is_finished
 
 
 def test_a_drain_does_not_wait_for_an_evaluation(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rewardtune.cluster.driver.metrics import (
 )
 from rewardtune.transport.queue.job_queue import FailureKind, QueueStats, WorkerRecord
 from rewardtune.transport.telemetry.meter import Telemetry
+from rewardtune.transport.telemetry.metric_table import RUN_STATES
 
 STATS = QueueStats(
     term=1,
@@ -29,14 +30,12 @@ def lines(meter: Telemetry) -> list[str]:
     return meter.exposition().decode().splitlines()
 
 
-@pytest.mark.parametrize(
-    "state", ["starting", "running", "paused", "draining", "finished", "failed", "stopped"]
-)
+@pytest.mark.parametrize("state", RUN_STATES)
 def test_a_run_is_in_exactly_one_state(state: str) -> None:
     meter = Telemetry("driver")
     report_state(meter, state)
     states = [line for line in lines(meter) if line.startswith("rewardtune_run_state{")]
-    assert sorted(line.split()[-1] for line in states) == ["0.0"] * 5 + ["1.0"]
+    assert sorted(line.split()[-1] for line in states) == ["0.0"] * 7 + ["1.0"]
 
 
 def test_the_queue_is_mirrored_and_its_loss_is_shown() -> None:

@@ -158,5 +158,5 @@ def test_what_clusters_and_proxies_answer_is_one_line(code: str, means: type[Exc
     from redis._parsers.base import BaseParser
 
     with pytest.raises(means) as told, own_errors("redis://here"):
-        raise BaseParser.parse_error(code)
+        raise BaseParser.parse_error(code)  # type: ignore[no-untyped-call]
     assert "redis://here" in str(told.value) and "\n" not in str(told.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -46,6 +47,21 @@ def test_metrics_are_what_the_process_counted_until_then() -> None:
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain; version=")
     assert b'rewardtune_reward_worker_groups_total{outcome="accepted"} 3.0' in body.splitlines()
+
+
+def test_visits_of_prometheus_are_known_from_those_of_others() -> None:
+    with Exposition(bytes, ports=ANY, targets=list) as server:
+        get(f"http://{server.address}/metrics")
+        assert server.last_visit("/metrics") is None
+        before = time.monotonic()
+        request = urllib.request.Request(
+            f"http://{server.address}/metrics", headers={"User-Agent": "Prometheus/2.42.0"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            answer.read()
+        seen = server.last_visit("/metrics")
+        assert seen is not None and seen >= before
+        assert server.last_visit("/sd") is None
 
 
 def test_health_is_asked_for_every_time() -> None:
