@@ -48,7 +48,7 @@ def test_files_that_will_not_do_are_told_in_one_line(tmp_path: Path) -> None:
         tmp_path / "encrypted.key",
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
     )
-    cases: dict[str, dict[str, Path]] = {
+    cases: dict[str, dict[str, Path | None]] = {
         "security.ca .* holds no certificate": {"ca": text},
         "security.ca .* cannot be read": {"ca": tmp_path / "nowhere"},
         "are no pair .*mismatch": {"key": other.key},
