@@ -40,7 +40,13 @@ def prepare(start: Start) -> Prepared:
         spec = ScoringSpec.from_bytes(start.spec)
         dataset = open_dataset(Path(start.data_path))
         found_dataset = dataset.digest
-        resolved = resolve(spec.task, spec.task_options, spec.reward, artefacts=artefacts)
+        resolved = resolve(
+            spec.task,
+            spec.task_options,
+            spec.reward,
+            artefacts=artefacts,
+            security=start.security,
+        )
         found_reward = resolved.digest(scorer=spec.scorer)
         refusal = _difference(spec, found_dataset, found_reward, start.data_path)
         if not refusal:

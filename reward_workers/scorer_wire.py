@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from protos.v1 import scorer_pb2 as pb
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
 from rewardtune.transport.wire import MAX_MESSAGE_BYTES
 
 MAX_TEXT_BYTES = 16 * 1024
@@ -29,6 +30,8 @@ class Start:
     deadline_seconds: float
     artefacts_path: str = ""
     """Folder in which files that options name are looked for first; empty: nowhere."""
+    security: SecurityConfig = PLAIN
+    """Of the run's reward servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ def start_frame(start: Start) -> bytes:
         data_path=start.data_path,
         deadline_seconds=start.deadline_seconds,
         artefacts_path=start.artefacts_path,
+        security=start.security.model_dump_json().encode(),
     )
     return _frame(pb.ScorerRequest(start=message))
 
@@ -115,10 +119,23 @@ def read_request(frame: bytes) -> Start | bytes:
     _parse(frame, message)
     if message.WhichOneof("kind") == "start":
         start = message.start
-        return Start(start.spec, start.data_path, start.deadline_seconds, start.artefacts_path)
+        return Start(
+            start.spec,
+            start.data_path,
+            start.deadline_seconds,
+            start.artefacts_path,
+            _security(start.security),
+        )
     if message.WhichOneof("kind") == "group":
         return message.group
     raise BrokenFrame("an empty request")
+
+
+def _security(told: bytes) -> SecurityConfig:
+    try:
+        return SecurityConfig.model_validate_json(told) if told else PLAIN
+    except ValueError as error:
+        raise BrokenFrame("a start with a [security] that nobody wrote") from error
 
 
 def reply_frame(reply: Reply) -> bytes:

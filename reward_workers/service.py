@@ -18,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from reward_workers.config import RewardWorkerConfig
 from reward_workers.worker import RewardWorker, WorkerState
 from rewardtune.transport.queue.connect import connect_queue
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
 from rewardtune.transport.telemetry.exposition import Exposition, port_range
 from rewardtune.transport.telemetry.meter import Telemetry
 from rewardtune.transport.telemetry.metric_table import Role
@@ -32,6 +33,7 @@ def serve(
     run: str,
     data_path: Path,
     artefacts_path: Path | None = None,
+    security: SecurityConfig = PLAIN,
     metrics_port: int | None = None,
     health_port: int | None = None,
     host: str = LOOPBACK,
@@ -42,6 +44,7 @@ def serve(
         queue_url: as ``rewardtune.transport.queue.connect`` reads it.
         data_path: folder of the run's training data.
         artefacts_path: folder in which files that the run's options name are looked for first.
+        security: what the queue and reward servers are called with.
         metrics_port: serve Prometheus here, and /healthz; 0: any that is free.
         health_port: serve ``grpc.health.v1`` here: SERVING while the worker is ready.
         host: interface of both.
@@ -70,7 +73,9 @@ def serve(
             metrics_address = at_end.enter_context(exposition).address
         queue = at_end.enter_context(
             contextlib.closing(
-                connect_queue(queue_url, run=run, lease_seconds=config.lease_seconds)
+                connect_queue(
+                    queue_url, run=run, lease_seconds=config.lease_seconds, security=security
+                )
             )
         )
         worker = RewardWorker(
@@ -78,6 +83,7 @@ def serve(
             config,
             data_path=data_path,
             artefacts_path=artefacts_path,
+            security=security,
             name=unique_name(),
             metrics=telemetry,
             metrics_address=metrics_address,

@@ -29,6 +29,7 @@ from rewardtune.transport.queue.job_queue import (
     Term,
     WorkerRecord,
 )
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
 from rewardtune.transport.telemetry.meter import NoTelemetry
 
 DRAINED = 0
@@ -70,6 +71,7 @@ class RewardWorker:
         data_path: Path,
         name: str,
         artefacts_path: Path | None = None,
+        security: SecurityConfig = PLAIN,
         metrics: Metrics | None = None,
         metrics_address: str = "",
         on_state: Callable[[WorkerState, str], None] = lambda state, message: None,
@@ -80,6 +82,7 @@ class RewardWorker:
             data_path: folder of the run's training data.
             name: unique to this process start.
             artefacts_path: folder in which files that the run's options name are looked for first.
+            security: of the run's reward servers, for the scorers.
             metrics_address: host:port to be listed with.
             on_state: told of every change, with the message, by the thread of ``run``.
         """
@@ -87,6 +90,7 @@ class RewardWorker:
         self._config = config
         self._data_path = data_path
         self._artefacts_path = artefacts_path
+        self._security = security
         self._name = name
         self._metrics: Metrics = metrics or NoTelemetry()
         self._metrics_address = metrics_address
@@ -354,6 +358,7 @@ class RewardWorker:
             str(self._data_path),
             self._config.deadline_seconds,
             str(self._artefacts_path or ""),
+            self._security,
         )
         self._pool.begin(self._start)
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/v1/scorer.proto\x12\rrewardtune.v1\"U\n\rScorerRequest\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x1a.rewardtune.v1.StartScorerH\x00\x12\x0f\n\x05group\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"`\n\x0bStartScorer\x12\x0c\n\x04spec\x18\x01 \x01(\x0c\x12\x11\n\tdata_path\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x61rtefacts_path\x18\x04 \x01(\t\"\xb3\x01\n\x0bScorerReply\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.rewardtune.v1.ScorerStartedH\x00\x12,\n\x06scored\x18\x02 \x01(\x0b\x32\x1a.rewardtune.v1.GroupScoredH\x00\x12,\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1a.rewardtune.v1.GroupFailedH\x00\x12\x0f\n\x05unfit\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"a\n\rScorerStarted\x12\x15\n\rreward_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x02 \x01(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x10\n\x08is_human\x18\x04 \x01(\x08\"J\n\x0bGroupScored\x12\x0e\n\x06scored\x18\x01 \x01(\x0c\x12\x14\n\x0cload_seconds\x18\x02 \x01(\x01\x12\x15\n\rscore_seconds\x18\x03 \x01(\x01\"E\n\x0bGroupFailed\x12\x12\n\nis_invalid\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/v1/scorer.proto\x12\rrewardtune.v1\"U\n\rScorerRequest\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x1a.rewardtune.v1.StartScorerH\x00\x12\x0f\n\x05group\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"r\n\x0bStartScorer\x12\x0c\n\x04spec\x18\x01 \x01(\x0c\x12\x11\n\tdata_path\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x61rtefacts_path\x18\x04 \x01(\t\x12\x10\n\x08security\x18\x05 \x01(\x0c\"\xb3\x01\n\x0bScorerReply\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.rewardtune.v1.ScorerStartedH\x00\x12,\n\x06scored\x18\x02 \x01(\x0b\x32\x1a.rewardtune.v1.GroupScoredH\x00\x12,\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1a.rewardtune.v1.GroupFailedH\x00\x12\x0f\n\x05unfit\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"a\n\rScorerStarted\x12\x15\n\rreward_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x02 \x01(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x10\n\x08is_human\x18\x04 \x01(\x08\"J\n\x0bGroupScored\x12\x0e\n\x06scored\x18\x01 \x01(\x0c\x12\x14\n\x0cload_seconds\x18\x02 \x01(\x01\x12\x15\n\rscore_seconds\x18\x03 \x01(\x01\"E\n\x0bGroupFailed\x12\x12\n\nis_invalid\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCORERREQUEST']._serialized_start=41
   _globals['_SCORERREQUEST']._serialized_end=126
   _globals['_STARTSCORER']._serialized_start=128
-  _globals['_STARTSCORER']._serialized_end=224
-  _globals['_SCORERREPLY']._serialized_start=227
-  _globals['_SCORERREPLY']._serialized_end=406
-  _globals['_SCORERSTARTED']._serialized_start=408
-  _globals['_SCORERSTARTED']._serialized_end=505
-  _globals['_GROUPSCORED']._serialized_start=507
-  _globals['_GROUPSCORED']._serialized_end=581
-  _globals['_GROUPFAILED']._serialized_start=583
-  _globals['_GROUPFAILED']._serialized_end=652
+  _globals['_STARTSCORER']._serialized_end=242
+  _globals['_SCORERREPLY']._serialized_start=245
+  _globals['_SCORERREPLY']._serialized_end=424
+  _globals['_SCORERSTARTED']._serialized_start=426
+  _globals['_SCORERSTARTED']._serialized_end=523
+  _globals['_GROUPSCORED']._serialized_start=525
+  _globals['_GROUPSCORED']._serialized_end=599
+  _globals['_GROUPFAILED']._serialized_start=601
+  _globals['_GROUPFAILED']._serialized_end=670
 # @@protoc_insertion_point(module_scope)

@@ -14,16 +14,18 @@ class ScorerRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StartScorer, _Mapping]] = ..., group: _Optional[bytes] = ...) -> None: ...
 
 class StartScorer(_message.Message):
-    __slots__ = ("spec", "data_path", "deadline_seconds", "artefacts_path")
+    __slots__ = ("spec", "data_path", "deadline_seconds", "artefacts_path", "security")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DATA_PATH_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ARTEFACTS_PATH_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_FIELD_NUMBER: _ClassVar[int]
     spec: bytes
     data_path: str
     deadline_seconds: float
     artefacts_path: str
-    def __init__(self, spec: _Optional[bytes] = ..., data_path: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., artefacts_path: _Optional[str] = ...) -> None: ...
+    security: bytes
+    def __init__(self, spec: _Optional[bytes] = ..., data_path: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., artefacts_path: _Optional[str] = ..., security: _Optional[bytes] = ...) -> None: ...
 
 class ScorerReply(_message.Message):
     __slots__ = ("started", "scored", "failed", "unfit")

@@ -39,8 +39,8 @@ DEFAULT_AT_LEAST = 0.5
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_SERVER = re.compile(r"grpc://(?P<address>(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d+)")
-_SOURCES = "'task', 'module:function' or 'grpc://host:port'"
+_SERVER = re.compile(r"(?P<scheme>grpcs?)://(?P<address>(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d+)")
+_SOURCES = "'task', 'module:function' or 'grpc://host:port' (grpcs:// by TLS)"
 # The log has figures of these names: reward_std, and the component "total".
 _TAKEN = ("std", "total")
 
@@ -111,7 +111,8 @@ class RewardPart(Composed):
     """One named part: a source of values, or other parts put together."""
 
     use: str | None = None
-    """"task", "module:function" or "grpc://host:port"; None: sum or product."""
+    """"task", "module:function", "grpc://host:port" or, by TLS, "grpcs://host:port"; None: sum or
+    product."""
 
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments of the function, or of the class if ``use`` names one."""
@@ -134,6 +135,11 @@ class RewardPart(Composed):
         found = _SERVER.fullmatch(self.use or "")
         assert found is not None, f"{self.use} is no server"
         return found["address"]
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether a server is called by TLS."""
+        return (self.use or "").startswith("grpcs://")
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:

@@ -26,6 +26,7 @@ from reward_workers.scoring.reward import Reward, load_reward, reward_artefacts
 from rewardtune.datasets.example import Category
 from rewardtune.tasks.artefacts import artefact_digest
 from rewardtune.tasks.task import FoundTask, Task, find_task
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Resolved:
     reward_files: Mapping[str, Mapping[str, Path]]
     """Of each part that is a function: the files that its options name, by the option's key."""
     contents: Mapping[str, str]
+    security: SecurityConfig = PLAIN
+    """What servers at ``grpcs://`` are called with."""
 
     def digest(self, *, scorer: ScorerSettings) -> str:
         """Of everything that decides the rewards (``reward_workers.scoring.digest``)."""
@@ -75,6 +78,7 @@ class Resolved:
             files=self.reward_files,
             dataset_digest=dataset_digest,
             patience_seconds=patience_seconds,
+            security=self.security,
         )
 
 
@@ -86,6 +90,7 @@ def resolve(
     artefacts: Path | None = None,
     contents: Mapping[str, str] | None = None,
     search_path: Sequence[str] | None = None,
+    security: SecurityConfig = PLAIN,
 ) -> Resolved:
     """Find files and modules, read them, and ask servers what they are.
 
@@ -94,6 +99,7 @@ def resolve(
         contents: what an earlier start of the run found; files are not read again then, and
             servers not asked.
         search_path: where to look for modules of the user's; ``sys.path`` by default.
+        security: what servers at ``grpcs://`` are called with.
 
     Raises:
         ValueError: a file or module that is missing.
@@ -103,8 +109,10 @@ def resolve(
     functions = () if reward is None else reward.of_source(Source.FUNCTION)
     files = {name: reward_artefacts(part, folder=artefacts) for name, part in functions}
     if contents is None:
-        contents = _contents(task, reward, files, search_path=search_path)
-    return Resolved(task=task, reward=reward, reward_files=files, contents=contents)
+        contents = _contents(task, reward, files, search_path=search_path, security=security)
+    return Resolved(
+        task=task, reward=reward, reward_files=files, contents=contents, security=security
+    )
 
 
 def _contents(
@@ -113,6 +121,7 @@ def _contents(
     reward_files: Mapping[str, Mapping[str, Path]],
     *,
     search_path: Sequence[str] | None,
+    security: SecurityConfig,
 ) -> dict[str, str]:
     found = {f"task_options.{key}": _held_by(path) for key, path in task.files.items()}
     if own := _own(scoring_sources(task.name, search_path=search_path)):
@@ -129,7 +138,7 @@ def _contents(
     for name, part in reward.of_source(Source.SERVER):
         from rewardtune.transport.reward_service.client import RewardClient
 
-        client = RewardClient(part.address)
+        client = RewardClient(part.address, security if part.is_encrypted else None)
         try:
             found[f"reward.parts.{name}.use"] = f"grpc:{client.describe().reward_digest}"
         finally:

@@ -29,6 +29,7 @@ from rewardtune.transport.reward_service.messages import (
     RewardServerError,
     RewardUnavailable,
 )
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
 
 if TYPE_CHECKING:
     from rewardtune.transport.reward_service.client import RewardClient
@@ -118,6 +119,7 @@ def load_reward(
     files: Mapping[str, Mapping[str, Path]],
     dataset_digest: str,
     patience_seconds: float,
+    security: SecurityConfig = PLAIN,
 ) -> Reward:
     """Import functions, build classes, and ask servers what they are.
 
@@ -125,6 +127,7 @@ def load_reward(
         task_name, task_options: what ``task`` was loaded by.
         files: of each part that is a function, what ``reward_artefacts`` found.
         patience_seconds: with a server, for one group.
+        security: what servers at ``grpcs://`` are called with.
 
     Raises:
         ValueError: no such module or function, or a server of another task or data set.
@@ -144,7 +147,7 @@ def load_reward(
         # grpc is loaded by those who need it: every scorer is a process of its own.
         from rewardtune.transport.reward_service.client import RewardClient
 
-        client = RewardClient(part.address)
+        client = RewardClient(part.address, security if part.is_encrypted else None)
         described = client.describe()
         _check_server(described, name, part, task_name, dataset_digest)
         is_human = is_human or described.is_human

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rewardtune.cli.security_options import Ca, Certificate, Key, TokenFile, security_of
+
 
 def reward_server(
     use: Annotated[
@@ -15,7 +17,7 @@ def reward_server(
     data: Annotated[Path, typer.Option(help="Folder of the run's training data.")],
     task: Annotated[str, typer.Option(help="Whose predictions are scored.")] = "detection",
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, help="0: any that is free.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 0,
     human: Annotated[
         bool, typer.Option("--human", help="People score: no deadline, the run waits.")
     ] = False,
@@ -27,10 +29,18 @@ def reward_server(
     artefacts: Annotated[
         Path | None, typer.Option(help="Folder in which files named by options are looked for.")
     ] = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    verify_clients: Annotated[
+        bool, typer.Option("--verify-clients", help="Ask for certificates that --ca has signed.")
+    ] = False,
 ) -> None:
     """Serve a reward function: ``reward = "grpc://HOST:PORT"`` in a run's config asks it.
 
-    It prints its address once it serves, and serves until it is stopped.
+    It prints its address once it serves, grpcs:// with --certificate, and serves until it is
+    stopped.
     """
     from pydantic import ValidationError
 
@@ -51,6 +61,15 @@ def reward_server(
         )
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    with RewardServer(rewards, host=host, port=port, max_concurrency=concurrency) as server:
-        typer.echo(f"grpc://{server.address}")
+    security = security_of(
+        ca=ca,
+        certificate=certificate,
+        key=key,
+        token_file=token_file,
+        verify_clients=verify_clients,
+    )
+    with RewardServer(
+        rewards, host=host, port=port, max_concurrency=concurrency, security=security
+    ) as server:
+        typer.echo(server.url)
         server.wait()

@@ -84,6 +84,10 @@ def entrypoint(config: RunConfig, overrides: Sequence[str]) -> str:
         "policy.checkpoint": config.policy.checkpoint,
         "policy.encoder": config.policy.encoder,
         "operations.artefacts": config.operations.artefacts,
+        "security.ca": config.security.ca,
+        "security.certificate": config.security.certificate,
+        "security.key": config.security.key,
+        "security.token_file": config.security.token_file,
     }
     files = _named_files(config)
     absolute = [

@@ -23,6 +23,7 @@ from rewardtune.run.result import RunResult
 from rewardtune.run.run_seal import run_seal
 from rewardtune.run.run_state import RunStateFile, run_state
 from rewardtune.run.stopping import stop_on_signal
+from rewardtune.transport.queue.address import find_url, refuse_password
 from rewardtune.transport.queue.connect import connect_queue
 from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits
 from rewardtune.transport.queue.ray_queue import start_ray_queue
@@ -56,6 +57,9 @@ def tune_on_ray(
         run_state(directory, num_steps=num_steps) as told,
         driver_page(config.cluster, told, run=config.run_name, is_job=is_job) as page,
     ):
+        refuse_password(config.cluster.queue, key="cluster.queue")
+        # Processes of the run have folders of their own.
+        config = config.model_copy(update={"security": config.security.absolute()})
         # The driver computes nothing: it may stand on a node without the GPU that others have.
         parts = assemble(config, on_cpu=True)
         check_run(parts.config, fork=fork)
@@ -63,7 +67,9 @@ def tune_on_ray(
             ray_session(parts.config),
             stop_on_signal() as stop,
             _driver(parts, log, RayCluster(), fork=fork, page=page, told=told) as driver,
-            ControlServer(driver, directory=directory, host=config.cluster.bind),
+            ControlServer(
+                driver, directory=directory, host=config.cluster.bind, security=config.security
+            ),
         ):
             on_driver(driver)
             goes_away = DrainNotice()
@@ -93,7 +99,8 @@ def _driver(
         write_code(config.operations.directory / "code", config)
         settings = HostSettings(
             config=config,
-            queue=stores.queue_url,
+            queue=stores.queue_address,
+            queue_url=_read_url(stores.queue_address),
             weights=stores.weights_url,
             spec=spec.to_bytes().decode(),
             run_id=seal.run_id,
@@ -121,7 +128,7 @@ class _Stores:
 
     queue: JobQueue
     """The driver's own connection."""
-    queue_url: str
+    queue_address: str
     weights: WeightStore
     """Held, though the driver reads none: the store lives as long as this."""
     weights_url: str
@@ -134,18 +141,29 @@ def _stores(config: RunConfig) -> Iterator[_Stores]:
     namespace = f"rewardtune-{config.run_name}"
     limits = QueueLimits(lease_seconds=settings.lease_seconds)
     if settings.queue is None:
-        queue_url = f"ray://{namespace}/queue"
+        address = f"ray://{namespace}/queue"
         queue: JobQueue = start_ray_queue("queue", namespace, limits)
     else:
-        queue_url = settings.queue
-        queue = connect_queue(queue_url, run=config.run_name, lease_seconds=settings.lease_seconds)
+        address = settings.queue
+        queue = connect_queue(
+            address,
+            run=config.run_name,
+            lease_seconds=settings.lease_seconds,
+            security=config.security,
+        )
     weights = start_ray_weights("weights", namespace)
     try:
-        yield _Stores(queue, queue_url, weights, f"ray://{namespace}/weights")
+        yield _Stores(queue, address, weights, f"ray://{namespace}/weights")
     finally:
         queue.close()
         end_actor("queue", namespace)
         end_actor("weights", namespace)
+
+
+def _read_url(address: str) -> str:
+    """Where the address only says where to look: what stands there, for services that cannot."""
+    url = find_url(address)
+    return "" if url == address else url
 
 
 def _spec(parts: Parts) -> ScoringSpec:

@@ -15,6 +15,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    AuthenticationError,
     GetTimeoutError,
     RayActorError,
     RayTaskError,
@@ -31,14 +32,13 @@ from rewardtune.cluster.driver.cluster import (
     ServiceDied,
 )
 from rewardtune.cluster.hosts.kinds import HostKind
+from rewardtune.cluster.ray_token import HOW_TO, settle_own_auth_mode
 from rewardtune.config.run_config import ConfigError, RunConfig
 
 _OBJECT_STORE_BYTES = 500_000_000
 """Of a Ray that is started for the run: a few versions of a small policy."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray 2.60 would write a token into the home folder, which later starts then insist on.
-    "RAY_AUTH_MODE": "disabled",
     # The only switch that keeps a node on the loopback interface.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -55,10 +55,14 @@ def ray_session(config: RunConfig) -> Iterator[None]:
         return
     namespace, address = f"rewardtune-{config.run_name}", config.cluster.address
     # For an address, too: the mode must not hang on a file in somebody's home folder.
-    os.environ.setdefault("RAY_AUTH_MODE", _QUIET["RAY_AUTH_MODE"])
+    settle_own_auth_mode()
     if address is not None:
         try:
             ray.init(address, namespace=namespace, log_to_driver=False)
+        except AuthenticationError as error:
+            raise ConfigError(
+                f"the Ray cluster at cluster.address = '{address}' refuses this process: {HOW_TO}"
+            ) from error
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"cluster.address = '{address}': no Ray cluster answers there "

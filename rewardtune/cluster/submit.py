@@ -6,7 +6,6 @@ The log is not the job: whether it has ended is asked for, never read off the en
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 import time
@@ -14,9 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from rewardtune.cluster.job_bundle import entrypoint, environment, write_bundle
+from rewardtune.cluster.ray_token import HOW_TO, settle_own_auth_mode
 from rewardtune.config.config_file import load_config
 from rewardtune.config.run_config import ConfigError, RunConfig
 from rewardtune.run.run_state import End, RunState, read_run_state
@@ -45,9 +46,11 @@ class Cluster:
     def at(cls, address: str) -> Cluster:
         """Raises ClusterAway."""
         # The mode must not hang on a file in somebody's home folder.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        settle_own_auth_mode()
         try:
             client = JobSubmissionClient(address)
+        except AuthenticationError as error:
+            raise ClusterAway(_token_refused(address)) from error
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterAway(
                 f"no Ray dashboard answers at {address} ({_first_line(error)}): give the address "
@@ -148,6 +151,8 @@ class Cluster:
     def _ask(self, ask: Callable[[], _AnswerT]) -> _AnswerT:
         try:
             return ask()
+        except AuthenticationError as error:
+            raise ClusterAway(_token_refused(self._address)) from error
         except RuntimeError as error:
             if "404" in str(error) or "does not exist" in str(error):
                 raise ValueError(
@@ -161,6 +166,10 @@ class Cluster:
             raise ClusterAway(
                 f"the cluster at {self._address} does not answer: {_first_line(error)}"
             ) from error
+
+
+def _token_refused(address: str) -> str:
+    return f"the cluster at {address} refuses this process: {HOW_TO}"
 
 
 def _exit_code(details: JobDetails) -> int:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_serializer,
+)
+
+from rewardtune.transport.queue.address import has_password, redacted
 
 MAX_REWARD_WORKERS = 1000
 """Inside Ray, which stalls when many more are asked for at once."""
@@ -34,7 +44,8 @@ class ClusterConfig(BaseModel):
     """Actors that score. 0: all of them are outside Ray, which needs ``queue``."""
 
     queue: str | None = None
-    """URL of the job queue, redis://HOST:PORT; None: an actor of the run's Ray holds it."""
+    """Address of the job queue: redis://HOST:PORT, "env:NAME" or "file:PATH" of where that stands,
+    which a password must (docs/security.md); None: an actor of the run's Ray holds it."""
 
     lease_seconds: PositiveFloat = 30.0
     """A group whose worker says nothing for so long goes to another one."""
@@ -46,6 +57,11 @@ class ClusterConfig(BaseModel):
     """First of the ports that processes export metrics on; 0: whichever is free."""
 
     num_metrics_ports: PositiveInt = 100
+
+    @field_serializer("queue")
+    def _hide_login(self, queue: str | None) -> str | None:
+        # A config is stored, shown and sent. ``load_config`` and the launch refuse a password.
+        return redacted(queue) if queue is not None and has_password(queue) else queue
 
     def check_learners(self, gradient_shards: int, device: Literal["cpu", "cuda", "auto"]) -> None:
         """Raises ValueError where so many learners cannot share the work, or a GPU."""

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from rewardtune.config.run_config import ConfigError, RunConfig
 from rewardtune.shipped import ROOT, find_config
+from rewardtune.transport.queue.address import redacted, refuse_password
 
 _TAG = "kind"
 """The key that says which of several sections a table is."""
@@ -54,7 +55,7 @@ def read_values(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is not TOML: {error}") from error
+        raise ConfigError(f"config {path} is not TOML: {redacted(str(error))}") from error
     for override in overrides:
         _set(values, override)
     operations = values.setdefault("operations", {})
@@ -72,24 +73,33 @@ def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
     try:
         # By way of JSON, because strictness there means TOML's own types: a path is a string
         # and a tuple an array, but "3" is no number and true no integer.
-        return RunConfig.model_validate_json(json.dumps(values, default=str), strict=True)
+        config = RunConfig.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         line = f"{source}: {_explain(problems[0])}{more}"
         raise ConfigError(" ".join(line.split())) from error
+    try:
+        refuse_password(config.cluster.queue, key="cluster.queue")
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    return config
 
 
 def _set(values: dict[str, Any], override: str) -> None:
     key, equals, text = (part.strip() for part in override.partition("="))
     parts = key.split(".")
     if not equals or not all(re.fullmatch(r"[\w-]+", part) for part in parts):
-        raise ConfigError(f"--set {override}: write it as key=value, such as learner.num_steps=100")
+        raise ConfigError(
+            f"--set {redacted(override)}: write it as key=value, such as learner.num_steps=100"
+        )
     table = values
     for depth, part in enumerate(parts[:-1], start=1):
         inner = table.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(parts[:depth])} is not a table")
+            raise ConfigError(
+                f"--set {redacted(override)}: {'.'.join(parts[:depth])} is not a table"
+            )
         table = inner
     if text == "none":
         table.pop(parts[-1], None)
@@ -103,9 +113,11 @@ def _value(override: str, text: str) -> Any:
     except tomllib.TOMLDecodeError as error:
         if text and text[0] not in "\"'[{" and "\n" not in text:
             return text
-        raise ConfigError(f"--set {override}: the value is not TOML: {error}") from error
+        raise ConfigError(
+            f"--set {redacted(override)}: the value is not TOML: {redacted(str(error))}"
+        ) from error
     if list(parsed) != ["value"]:
-        raise ConfigError(f"--set {override!r}: write one key=value per --set")
+        raise ConfigError(f"--set {redacted(override)!r}: write one key=value per --set")
     return parsed["value"]
 
 
@@ -134,7 +146,7 @@ def _explain(problem: ErrorDetails) -> str:
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = redacted(json.dumps(value, default=str))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

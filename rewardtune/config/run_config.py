@@ -21,11 +21,12 @@ from reward_workers.scoring.config import RewardConfig
 from rewardtune.config.cluster_config import ClusterConfig
 from rewardtune.datasets.view import ViewConfig
 from rewardtune.tasks.artefacts import with_options
+from rewardtune.transport.security.config import SecurityConfig
 from sampler.config import SamplerConfig
 
 Mode = Literal["pretrain", "tune"]
 
-_OPERATIONS = ("operations", "evaluation", "reward_workers", "cluster")
+_OPERATIONS = ("operations", "evaluation", "reward_workers", "cluster", "security")
 """Sections that no weight depends on."""
 
 
@@ -212,7 +213,8 @@ class RunConfig(Section):
     """One run: identity and operations. Built once, logged whole, never mutated.
 
     Read from TOML by ``load_config``. Identity decides the final weights to the byte and is
-    hashed; operations, evaluation, reward_workers and cluster may differ between two starts.
+    hashed; operations, evaluation, reward_workers, cluster and security may differ between two
+    starts.
     """
 
     task: str
@@ -233,8 +235,8 @@ class RunConfig(Section):
     """The task's own settings, which it validates itself."""
 
     reward: RewardConfig | None = None
-    """What tuning is rewarded by: "module:function", "grpc://host:port", or a table of parts that
-    compose (docs/custom_rewards.md); None: the task's own reward."""
+    """What tuning is rewarded by: "module:function", "grpc://host:port", "grpcs://host:port" (by
+    TLS), or a table of parts that compose (docs/custom_rewards.md); None: the task's own reward."""
 
     contents: dict[str, str] = Field(default_factory=dict)
     """What files, functions and servers hold that task_options and reward name, by the key that
@@ -249,6 +251,7 @@ class RunConfig(Section):
     operations: OperationsConfig = OperationsConfig()
     reward_workers: RewardWorkerConfig = RewardWorkerConfig()
     cluster: ClusterConfig = ClusterConfig()
+    security: SecurityConfig = SecurityConfig()
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -361,9 +364,7 @@ class RunConfig(Section):
 
     def identity(self) -> dict[str, Any]:
         """What the final weights depend on, as plain JSON values."""
-        values = self.model_dump(
-            mode="json", exclude={"operations", "evaluation", "reward_workers", "cluster"}
-        )
+        values = self.model_dump(mode="json", exclude=set(_OPERATIONS))
         for key in ("train", "holdout", "validation"):
             del values["data"][key]
         for key in ("checkpoint", "encoder"):

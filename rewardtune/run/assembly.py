@@ -61,6 +61,7 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
         config.reward if config.mode == "tune" else None,
         artefacts=config.operations.artefacts,
         contents=config.contents or None,
+        security=config.security,
     )
     return _open(config, resolved, _start_digests(config.policy), on_cpu=on_cpu)
 
@@ -84,6 +85,7 @@ def assemble_service(
         None,
         artefacts=config.operations.artefacts,
         contents=config.contents,
+        security=config.security,
     )
     digests = _start_digests(config.policy) if begins_with_policy else _StartDigests()
     return _open(config, resolved, digests, on_cpu=on_cpu)

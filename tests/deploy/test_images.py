@@ -86,7 +86,7 @@ def test_manifests_use_the_images_that_the_dockerfiles_say_how_to_build() -> Non
 def test_the_run_that_is_submitted_is_one_that_the_program_takes() -> None:
     config = load_config(
         DEPLOY / "kuberay/base/run.toml",
-        ["cluster.queue=redis://learner:a1b2@rewardtune-redis:6379/0"],
+        ["cluster.queue=env:REWARDTUNE_REDIS"],
     )
     (job,) = of_kind("RayJob").values()
     assert config.mode == "tune"

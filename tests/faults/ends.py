@@ -65,7 +65,7 @@ class Trial:
         environment = yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]
         self.job = client.submit_job(
             entrypoint=job["entrypoint"].replace("/config/", f"{folder}/"),
-            runtime_env={"env_vars": {**environment, "REDIS_URL": redis}},
+            runtime_env={"env_vars": {**environment, "REWARDTUNE_REDIS": redis}},
         )
         head = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
         words = head["lifecycle"]["preStop"]["exec"]["command"]

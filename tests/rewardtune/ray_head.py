@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+_NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,19 @@ class RayHead:
     dashboard: str
     """For job submission, where the head has one."""
     log: Path
+    folder: Path
+    """Of its session: logs, packages, sockets."""
 
 
 @contextlib.contextmanager
-def ray_head(*, has_dashboard: bool = False) -> Iterator[RayHead]:
-    """On the loopback interface, with this Python's commands on its path; ended by its own pid."""
+def ray_head(
+    *, has_dashboard: bool = False, environment: Mapping[str, str] = _NOTHING
+) -> Iterator[RayHead]:
+    """On the loopback interface, with this Python's commands on its path; ended by its own pid.
+
+    Args:
+        environment: over that of the tests.
+    """
     ports = {name: free_port() for name in ("gcs", "client", "dashboard", "agent", "agent-grpc")}
     # Short, since unix sockets in it may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="rt-", ignore_cleanup_errors=True) as folder:
@@ -48,11 +57,16 @@ def ray_head(*, has_dashboard: bool = False) -> Iterator[RayHead]:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**shell_environment(), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"},
+                env={
+                    **shell_environment(),
+                    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+                    **environment,
+                },
             )
         try:
             address = f"127.0.0.1:{ports['gcs']}"
-            yield RayHead(process, address, f"http://127.0.0.1:{ports['dashboard']}", log)
+            dashboard = f"http://127.0.0.1:{ports['dashboard']}"
+            yield RayHead(process, address, dashboard, log, Path(folder))
         finally:
             # Whatever is left is in the group of the head, which this process started.
             with contextlib.suppress(ProcessLookupError):

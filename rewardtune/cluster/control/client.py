@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar, cast
@@ -10,11 +11,20 @@ import grpc
 
 from protos.v1 import control_pb2 as pb
 from protos.v1 import control_pb2_grpc as pb_grpc
-from rewardtune.cluster.control.messages import MESSAGE_SIZES, QUEUE_AWAY, plain
+from rewardtune.cluster.control.messages import KEY_HEADER, MESSAGE_SIZES, QUEUE_AWAY, plain
 from rewardtune.cluster.control.record import NotLive, read_driver_record
+from rewardtune.transport.security.config import VARIABLES, SecurityConfig
+from rewardtune.transport.security.grpc_security import (
+    TOKEN_REFUSED,
+    open_channel,
+    tls_trouble,
+    token_metadata,
+)
 
 CALL_SECONDS = 15.0
 """Longer than the driver waits for its queue."""
+
+_OVERRIDE = f"{', '.join(VARIABLES.values())} say where this machine has other files"
 
 _RequestT = TypeVar("_RequestT")
 _ResponseT = TypeVar("_ResponseT")
@@ -27,22 +37,40 @@ class Refused(ValueError):
 class ControlClient:
     """Talks to one driver. Every method may raise NotLive; none waits longer than 15 s."""
 
-    def __init__(self, address: str, *, key: str) -> None:
-        """As driver.json has them; connects with the first call."""
+    def __init__(self, address: str, *, key: str, security: SecurityConfig | None = None) -> None:
+        """As driver.json has them; connects with the first call.
+
+        Args:
+            security: of a Control that speaks TLS; None: in the clear.
+
+        Raises:
+            Refused: a file of ``security`` will not do.
+        """
         self._address = address
-        # A proxy is for the world outside.
-        self._channel = grpc.insecure_channel(
-            address, options=[*MESSAGE_SIZES, ("grpc.enable_http_proxy", 0)]
-        )
+        self._security = security
+        try:
+            # A proxy is for the world outside.
+            self._channel = open_channel(
+                address, security, options=[*MESSAGE_SIZES, ("grpc.enable_http_proxy", 0)]
+            )
+            token = token_metadata(security)
+        except ValueError as error:
+            raise Refused(f"{error}; {_OVERRIDE}") from error
         self._stub = pb_grpc.ControlStub(self._channel)
-        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._metadata = (
+            (*token, (KEY_HEADER, key)) if token else (("authorization", f"Bearer {key}"),)
+        )
 
     @classmethod
     def of_run(cls, directory: Path) -> ControlClient:
         """Of the driver that drives the run in this directory.
 
+        How it is called by TLS stands in driver.json too; variables of the environment
+        (``rewardtune.transport.security.config.VARIABLES``) go before.
+
         Raises:
             NotLive: there is none, or it is dead.
+            Refused: it speaks TLS, and a file that this needs will not do.
         """
         record = read_driver_record(directory)
         if record.is_dead:
@@ -50,7 +78,11 @@ class ControlClient:
                 f"run {directory} is not live: its driver, process {record.pid}, has died; the "
                 "command that started it continues it"
             )
-        return cls(record.address, key=record.key)
+        security = None
+        if record.security:
+            told = SecurityConfig.model_validate(dict(record.security))
+            security = told.with_environment(os.environ)
+        return cls(record.address, key=record.key, security=security)
 
     def status(self) -> dict[str, Any]:
         """The driver's own ``status``, as plain JSON values."""
@@ -122,6 +154,11 @@ class ControlClient:
                 raise Refused(told)
             case grpc.StatusCode.FAILED_PRECONDITION:
                 raise NotLive(told)
+            case grpc.StatusCode.UNAUTHENTICATED if told == TOKEN_REFUSED:
+                raise Refused(
+                    f"the driver at {self._address} refuses the token: it must be that of the "
+                    f"run's security.token_file; {_OVERRIDE}"
+                )
             case grpc.StatusCode.UNAUTHENTICATED:
                 raise NotLive(
                     f"the driver at {self._address} is another one by now: its run has ended or "
@@ -129,6 +166,8 @@ class ControlClient:
                 )
             case grpc.StatusCode.UNAVAILABLE if told.startswith(QUEUE_AWAY):
                 raise NotLive(told)
+            case grpc.StatusCode.UNAVAILABLE if trouble := tls_trouble(told, self._security):
+                raise Refused(f"the driver at {self._address}: {trouble}; {_OVERRIDE}")
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NotLive(
                     f"no driver answers at {self._address} ({code.name}): the run has ended, or "

@@ -13,6 +13,8 @@ from rewardtune.transport.wire import MAX_MESSAGE_BYTES, group_from_bytes
 
 QUEUE_AWAY = "the queue is away"
 """How the server begins to tell so; the client knows it by these words."""
+KEY_HEADER = "x-rewardtune-key"
+"""Brings the key of driver.json where "authorization" brings the run's token."""
 MESSAGE_SIZES = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

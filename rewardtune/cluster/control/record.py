@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 DRIVER_NAME = "driver.json"
@@ -26,6 +27,9 @@ class DriverRecord:
     pid: int
     started: float
     """Seconds since 1970."""
+    security: Mapping[str, str] = field(default_factory=dict)
+    """The run's [security], paths alone: how to call a Control that speaks TLS; empty: in the
+    clear."""
 
     @property
     def is_dead(self) -> bool:

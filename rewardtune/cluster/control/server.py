@@ -9,7 +9,6 @@ driver is gone and whose port is taken, does nothing.
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
 import secrets
 import socket
@@ -19,13 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
 from protos.v1 import control_pb2 as pb
 from protos.v1 import control_pb2_grpc as pb_grpc
 from rewardtune.cluster.control.messages import (
+    KEY_HEADER,
     MESSAGE_SIZES,
     QUEUE_AWAY,
     newest_letters,
@@ -40,6 +40,8 @@ from rewardtune.cluster.control.record import (
 )
 from rewardtune.cluster.driver.whereabouts import Location
 from rewardtune.transport.queue.job_queue import DeadLetter, QueueUnavailable
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
+from rewardtune.transport.security.grpc_security import MetadataCheck, add_port, token_check
 from rewardtune.transport.term import StaleTerm
 
 MAX_LETTERS = 100
@@ -69,13 +71,17 @@ class Steered(Protocol):
 class ControlServer:
     """Serves Control from its construction until ``close``, in threads of its own."""
 
-    def __init__(self, driver: Steered, *, directory: Path, host: str) -> None:
+    def __init__(
+        self, driver: Steered, *, directory: Path, host: str, security: SecurityConfig = PLAIN
+    ) -> None:
         """
         Args:
             directory: the run's; made if missing.
             host: interface to listen on, at any port that is free.
+            security: with a certificate it speaks TLS alone; with a token it asks for that too.
 
         Raises:
+            ValueError: a file of ``security`` will not do.
             OSError: ``host`` is not an address of this machine, or the directory is read-only.
         """
         self._driver = driver
@@ -84,12 +90,12 @@ class ControlServer:
         # Without the option a second server could share the port in silence.
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=4, thread_name_prefix="control"),
-            interceptors=[_KeyCheck(key)],
+            interceptors=_checks(key, security),
             options=[*MESSAGE_SIZES, ("grpc.so_reuseport", 0)],
         )
         pb_grpc.add_ControlServicer_to_server(_Servicer(driver), self._server)
         try:
-            port = self._server.add_insecure_port(_joined(host, 0))
+            port = add_port(self._server, _joined(host, 0), security)
         except RuntimeError as error:
             raise OSError(
                 f"Control cannot listen on {host}: set cluster.bind to an address of this machine"
@@ -100,6 +106,7 @@ class ControlServer:
             host=socket.gethostname(),
             pid=os.getpid(),
             started=time.time(),
+            security=_shown(security),
         )
         # Of a start that may be live; this one may yet turn out to be a mistake.
         self._earlier = _found_record(directory)
@@ -131,22 +138,12 @@ class ControlServer:
         self.close()
 
 
-def _refuse(request: object, context: grpc.ServicerContext) -> NoReturn:
-    context.abort(grpc.StatusCode.UNAUTHENTICATED, f"give the key that stands in {DRIVER_NAME}")
-
-
-class _KeyCheck(grpc.ServerInterceptor):
-    def __init__(self, key: str) -> None:
-        self._expected = f"Bearer {key}".encode()
-
-        self._refused: Any = grpc.unary_unary_rpc_method_handler(_refuse)
-
-    def intercept_service(self, continuation: Any, details: Any) -> Any:
-        given = dict(details.invocation_metadata).get("authorization", "")
-        told = given if isinstance(given, bytes) else given.encode()
-        if not hmac.compare_digest(told, self._expected):
-            return self._refused
-        return continuation(details)
+def _checks(key: str, security: SecurityConfig) -> list[grpc.ServerInterceptor]:
+    """The key says which start of the run is meant; the token, where there is one, who asks."""
+    refusal = f"give the key that stands in {DRIVER_NAME}"
+    if of_token := token_check(security):
+        return [*of_token, MetadataCheck({KEY_HEADER: key}, refusal=refusal)]
+    return [MetadataCheck({"authorization": f"Bearer {key}"}, refusal=refusal)]
 
 
 class _Servicer(pb_grpc.ControlServicer):
@@ -206,6 +203,13 @@ def _answer(context: grpc.ServicerContext, ask: Callable[[], _ResponseT]) -> _Re
         context.abort(grpc.StatusCode.UNAVAILABLE, f"{QUEUE_AWAY}: {error}")
     except StaleTerm as error:
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+
+
+def _shown(security: SecurityConfig) -> dict[str, str]:
+    if security.certificate is None:
+        return {}
+    values = security.absolute().model_dump(mode="json", exclude={"verify_clients"})
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _found_record(directory: Path) -> DriverRecord | None:

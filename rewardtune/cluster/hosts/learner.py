@@ -136,9 +136,10 @@ class LearnerHost:
         # Before a term is claimed, which an attempt in vain would waste.
         with unhurried():
             queue = connect_queue(
-                self._settings.queue,
+                self._settings.queue_here,
                 run=config.run_name,
                 lease_seconds=config.cluster.lease_seconds,
+                security=config.security,
             )
             store = connect_weights(self._settings.weights)
         run = open_run(config, messages.append, fork=self._settings.fork)

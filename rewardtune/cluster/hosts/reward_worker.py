@@ -30,7 +30,10 @@ class RewardWorkerHost:
         told, config = self._settings, self._settings.config
         with unhurried():
             queue = connect_queue(
-                told.queue, run=config.run_name, lease_seconds=config.cluster.lease_seconds
+                told.queue_here,
+                run=config.run_name,
+                lease_seconds=config.cluster.lease_seconds,
+                security=config.security,
             )
         exposed = expose(config, Role.REWARD_WORKER, health=lambda: worker.message)
         worker = RewardWorker(
@@ -40,6 +43,7 @@ class RewardWorkerHost:
             ),
             data_path=config.data.train,
             artefacts_path=config.operations.artefacts,
+            security=config.security,
             name=unique_name(),
             metrics=exposed.meter,
             metrics_address=exposed.address,

@@ -44,9 +44,10 @@ class SamplerHost:
         parts = assemble_service(self._settings.config)
         with unhurried():
             queue = connect_queue(
-                self._settings.queue,
+                self._settings.queue_here,
                 run=parts.config.run_name,
                 lease_seconds=parts.config.cluster.lease_seconds,
+                security=parts.config.security,
             )
             store = connect_weights(self._settings.weights)
         exposed = expose(parts.config, Role.SAMPLER)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewardtune.config.run_config import RunConfig
+from rewardtune.transport.queue.address import find_url
 from rewardtune.transport.queue.job_queue import QueueUnavailable
 from rewardtune.transport.seal import RunSeal
 from rewardtune.transport.weights.weight_store import WeightsUnavailable
@@ -24,7 +25,9 @@ class HostSettings(BaseModel):
     config: RunConfig
     """Pinned."""
     queue: str
-    """URL of the job queue."""
+    """Address of the job queue."""
+    queue_url: str = Field(default="", repr=False)
+    """What the driver found at an address that says where the URL stands; else empty."""
     weights: str
     """URL of the weight store."""
     spec: str
@@ -33,6 +36,19 @@ class HostSettings(BaseModel):
     secret: str = Field(default="", repr=False)
     """The run's, in hex; empty where the host is of a kind that signs nothing."""
     fork: bool = False
+
+    @property
+    def queue_here(self) -> str:
+        """Address of the queue for this process.
+
+        What its own environment or file says, which may be a user of fewer rights than the
+        driver's; where it has neither, what the driver found.
+        """
+        try:
+            find_url(self.queue)
+        except ValueError:
+            return self.queue_url or self.queue
+        return self.queue
 
     @property
     def seal(self) -> RunSeal:

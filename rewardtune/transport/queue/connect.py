@@ -1,31 +1,42 @@
-"""From a URL to the job queue behind it.
+"""From an address to the job queue behind it.
 
-``redis://`` and ``rediss://`` name a Redis, ``ray://NAMESPACE/NAME`` an actor of the Ray cluster
-that this process belongs to.
+``redis://``, ``rediss://`` and ``unix://`` name a Redis, ``ray://NAMESPACE/NAME`` an actor of the
+Ray cluster that this process belongs to; ``env:NAME`` and ``file:PATH`` say where one of these
+stands (``rewardtune.transport.queue.address``).
 """
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
+from rewardtune.transport.queue.address import FORMS, find_url, without_password
 from rewardtune.transport.queue.job_queue import JobQueue, QueueLimits
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
 
 
-def connect_queue(url: str, *, run: str, lease_seconds: float) -> JobQueue:
+def connect_queue(
+    address: str, *, run: str, lease_seconds: float, security: SecurityConfig = PLAIN
+) -> JobQueue:
     """A queue that exists already.
 
+    Args:
+        security: what ``rediss://`` proves itself and its server by.
+
     Raises:
-        ValueError: no such kind of URL.
+        ValueError: no such kind of address, or it cannot be found here.
         QueueUnavailable, QueueRefused: as the queue says.
     """
-    parts = urlsplit(url)
+    url = find_url(address)
+    scheme, _, place = url.partition("://")
     # Each kind needs a library that the others do without.
-    if parts.scheme in ("redis", "rediss"):
+    if scheme in ("redis", "rediss", "unix"):
         from rewardtune.transport.queue.redis_queue import RedisJobQueue
 
-        return RedisJobQueue.connect(url, run=run, limits=QueueLimits(lease_seconds=lease_seconds))
-    if parts.scheme == "ray":
+        limits = QueueLimits(lease_seconds=lease_seconds)
+        return RedisJobQueue.connect(url, run=run, limits=limits, security=security)
+    if scheme == "ray":
         from rewardtune.transport.queue.ray_queue import join_ray_queue
 
-        return join_ray_queue(parts.path.lstrip("/"), parts.netloc)
-    raise ValueError(f"'{url}' names no job queue: use redis://HOST:PORT, or ray://NAMESPACE/NAME")
+        namespace, _, name = place.partition("/")
+        return join_ray_queue(name, namespace)
+    # What an env: or file: holds may be anything, a bare password too.
+    shown = f"'{without_password(url)}'" if url == address else f"what {address} holds"
+    raise ValueError(f"{shown} names no job queue: use {FORMS}, or ray://NAMESPACE/NAME")

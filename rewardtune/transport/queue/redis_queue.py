@@ -21,6 +21,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError, NoScriptError
 
+from rewardtune.transport.queue.address import without_password
 from rewardtune.transport.queue.job_queue import (
     CommitOutcome,
     DeadLetter,
@@ -43,9 +44,9 @@ from rewardtune.transport.queue.redis_connection import (
     lacks_right,
     open_connection,
     own_errors,
-    without_password,
 )
 from rewardtune.transport.queue.redis_scripts.catalogue import every_script, whole_script
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
 from rewardtune.transport.term import StaleTerm
 
 MAX_SLEEP_SECONDS = 1.0
@@ -77,9 +78,16 @@ class RedisJobQueue:
         self._hashes: dict[str, str] = {}
 
     @classmethod
-    def connect(cls, url: str, *, run: str, limits: QueueLimits = _USUAL_LIMITS) -> RedisJobQueue:
+    def connect(
+        cls,
+        url: str,
+        *,
+        run: str,
+        limits: QueueLimits = _USUAL_LIMITS,
+        security: SecurityConfig = PLAIN,
+    ) -> RedisJobQueue:
         """Raises:
-        ValueError: ``run`` or ``url`` is malformed.
+        ValueError: ``run`` or ``url`` is malformed, or a file of ``security`` will not do.
         QueueUnavailable: nobody answers there.
         QueueRefused: the server is too old, would drop jobs, or denies the user something.
         """
@@ -89,7 +97,8 @@ class RedisJobQueue:
             )
         if limits.lease_seconds < 0.001:
             raise ValueError(f"lease_seconds must be 0.001 or more, got {limits.lease_seconds}")
-        return cls(open_connection(url), run=run, limits=limits, where=without_password(url))
+        client = open_connection(url, security)
+        return cls(client, run=run, limits=limits, where=without_password(url))
 
     def open_term(self, term: Term, *, frontier: int, afresh: bool = False) -> None:
         self._call(

@@ -22,6 +22,8 @@ from rewardtune.transport.reward_service.messages import (
     description,
     question_message,
 )
+from rewardtune.transport.security.config import SecurityConfig
+from rewardtune.transport.security.grpc_security import open_channel, tls_trouble, token_metadata
 
 DESCRIBE_SECONDS = 30.0
 """How long a server may take to come up."""
@@ -44,14 +46,20 @@ _AnswerT = TypeVar("_AnswerT")
 class RewardClient:
     """One server. Safe to use from several threads."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, security: SecurityConfig | None = None) -> None:
         """Connects when it is first asked something.
 
         Args:
             address: host:port.
+            security: of a server at ``grpcs://``; None: in the clear, and without a token.
+
+        Raises:
+            ValueError: a file of ``security`` will not do.
         """
-        self._url = f"grpc://{address}"
-        self._channel = grpc.insecure_channel(address, options=[*OPTIONS, *_KEEPALIVE])
+        self._url = f"{'grpc' if security is None else 'grpcs'}://{address}"
+        self._security = security
+        self._metadata = token_metadata(security)
+        self._channel = open_channel(address, security, options=[*OPTIONS, *_KEEPALIVE])
         self._stub = pb_grpc.RewardStub(self._channel)
 
     def describe(self, *, patience_seconds: float = DESCRIBE_SECONDS) -> Description:
@@ -63,7 +71,9 @@ class RewardClient:
         """
         return description(
             self._ask(
-                lambda seconds: self._stub.Describe(pb.DescribeRequest(), timeout=seconds),
+                lambda seconds: self._stub.Describe(
+                    pb.DescribeRequest(), timeout=seconds, metadata=self._metadata
+                ),
                 patience_seconds=patience_seconds,
             )
         )
@@ -82,7 +92,7 @@ class RewardClient:
         """
         request = question_message(question)
         response = self._ask(
-            lambda seconds: self._stub.Score(request, timeout=seconds),
+            lambda seconds: self._stub.Score(request, timeout=seconds, metadata=self._metadata),
             patience_seconds=patience_seconds,
         )
         try:
@@ -107,6 +117,7 @@ class RewardClient:
                 left = None if give_up is None else give_up - time.monotonic()
                 if code is grpc.StatusCode.FAILED_PRECONDITION:
                     raise RewardRefused(f"{self._url} refuses: {error.details()}") from error
+                self._check_trust(code, error.details() or "")
                 is_late = code is grpc.StatusCode.DEADLINE_EXCEEDED
                 if is_late or (code in _PASSING and left is not None and left <= pause):
                     # The same words each time, so that two such failures count as one.
@@ -120,3 +131,15 @@ class RewardClient:
                     ) from error
             time.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+    def _check_trust(self, code: grpc.StatusCode, details: str) -> None:
+        """Raise at once where the two ends will never trust each other."""
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            raise RewardServerError(
+                f"{self._url} refuses the call ({details}): set security.token_file to the file "
+                "of the server's token, and call it by grpcs://"
+            )
+        if code is grpc.StatusCode.UNAVAILABLE:
+            trouble = tls_trouble(details, self._security)
+            if trouble is not None:
+                raise RewardServerError(f"{self._url}: {trouble}")

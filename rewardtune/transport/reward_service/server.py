@@ -22,6 +22,8 @@ from rewardtune.transport.reward_service.messages import (
     description_message,
     question,
 )
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
+from rewardtune.transport.security.grpc_security import add_port, token_check
 
 LOOPBACK = "127.0.0.1"
 
@@ -44,15 +46,23 @@ class RewardServer:
     """Serves from its construction until ``close``, in threads of its own."""
 
     def __init__(
-        self, rewards: Rewards, *, host: str = LOOPBACK, port: int = 0, max_concurrency: int = 4
+        self,
+        rewards: Rewards,
+        *,
+        host: str = LOOPBACK,
+        port: int = 0,
+        max_concurrency: int = 4,
+        security: SecurityConfig = PLAIN,
     ) -> None:
         """
         Args:
             port: 0: any that is free.
             max_concurrency: groups at once; others are told that the server is full, and ask
                 again.
+            security: with a certificate it speaks TLS alone; with a token it asks for that.
 
         Raises:
+            ValueError: a file of ``security`` will not do.
             OSError: the port is taken, or ``host`` is no address of this machine.
         """
         self._server = grpc.server(
@@ -60,17 +70,19 @@ class RewardServer:
             ThreadPoolExecutor(max_workers=max_concurrency + 2, thread_name_prefix="reward"),
             # Without the option a second server would share the port in silence.
             options=[*OPTIONS, ("grpc.so_reuseport", 0)],
+            interceptors=token_check(security),
         )
         servicer = _Servicer(rewards, max_concurrency=max_concurrency)
         pb_grpc.add_RewardServicer_to_server(servicer, self._server)
         try:
-            self.port = self._server.add_insecure_port(f"{host}:{port}")
+            self.port = add_port(self._server, f"{host}:{port}", security)
         except RuntimeError:
             raise OSError(
                 f"the reward server cannot listen on {host}:{port}: the port is taken or the host "
                 "is not an address of this machine"
             ) from None
         self.address = f"{host}:{self.port}"
+        self.url = f"{'grpc' if security.certificate is None else 'grpcs'}://{self.address}"
         self._server.start()
 
     def wait(self) -> None:

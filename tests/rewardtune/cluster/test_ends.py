@@ -96,7 +96,7 @@ def end_of(folder: Path, job: Job) -> tuple[int, RunState]:
 
 
 def local_job(folder: Path) -> Job:
-    return Job(folder, is_local=True, environment={"REDIS_URL": "redis://nobody:1"})
+    return Job(folder, is_local=True, environment={"REWARDTUNE_REDIS": "redis://nobody:1"})
 
 
 def test_a_run_is_drained_by_a_signal_and_finished_by_the_same_command(
@@ -147,7 +147,7 @@ def test_a_node_that_is_taken_away_costs_no_step_and_the_run_is_to_be_started_ag
     write_config(tmp_path, data, pretrained, num_steps=100_000)
     try:
         with ray_head() as head:
-            environment = {"RAY_ADDRESS": head.address, "REDIS_URL": redis.url}
+            environment = {"RAY_ADDRESS": head.address, "REWARDTUNE_REDIS": redis.url}
             job = Job(tmp_path, is_local=False, environment=environment)
             wait_until(lambda: num_logged(tmp_path / "run") >= 5, job)
             head.process.send_signal(signal.SIGTERM)  # as kubelet does, without any preStop

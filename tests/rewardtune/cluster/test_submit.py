@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +25,12 @@ from rewardtune.cluster.submit import Cluster, ClusterAway
 from rewardtune.config.run_config import ConfigError
 from rewardtune.run.local import pretrain
 from rewardtune.run.summary import summarise
+from tests.rewardtune.live_job import answers, live_client, wait_until
+from tests.rewardtune.ray_head import free_port, ray_head
 from tests.rewardtune.tiny_run import SILENT, tiny_config, write_tiny_digits
 
 pytestmark = pytest.mark.alone
 
-PATIENCE_SECONDS = 90.0
-"""Longer than any busy machine needs."""
 CONFIG = """
 task = "my_boxes"
 mode = "tune"
@@ -71,43 +65,9 @@ class TASK(DetectionTask):
 
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
-    """Address of a cluster of one node on the loopback interface, ended by its own pid."""
-    ports = {name: free_port() for name in ("dashboard", "agent", "agent-grpc", "client")}
-    with tempfile.TemporaryDirectory(prefix="rt-", ignore_cleanup_errors=True) as folder:
-        log = Path(folder) / "head.log"
-        with log.open("w") as output:
-            head = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-                    *("--port=0", "--num-cpus=4", "--object-store-memory=100000000"),
-                    *("--include-dashboard=true", "--dashboard-host=127.0.0.1"),
-                    f"--dashboard-port={ports['dashboard']}",
-                    f"--dashboard-agent-listen-port={ports['agent']}",
-                    f"--dashboard-agent-grpc-port={ports['agent-grpc']}",
-                    f"--ray-client-server-port={ports['client']}",
-                    *("--disable-usage-stats", f"--temp-dir={folder}"),
-                ],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-                },
-            )
-        address = f"http://127.0.0.1:{ports['dashboard']}"
-        try:
-            wait_until(lambda: answers(f"{address}/api/version"), log.read_text)
-            yield address
-        finally:
-            head.send_signal(signal.SIGTERM)
-            try:
-                head.wait(timeout=20)
-            finally:
-                # Whatever is left is in the group of the head, which this test started.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(head.pid, signal.SIGKILL)
+    with ray_head(has_dashboard=True) as head:
+        wait_until(lambda: answers(f"{head.dashboard}/api/version"), head.log.read_text)
+        yield head.dashboard
 
 
 @pytest.fixture(scope="module")
@@ -265,38 +225,3 @@ def test_modules_of_the_users_come_last(tmp_path: Path, has_own: bool) -> None:
     )
     assert done.returncode == (0 if has_own else 1), done.stderr
     assert has_own or "No module named 'mine'" in done.stderr
-
-
-def live_client(directory: Path) -> ControlClient:
-    found: list[ControlClient] = []
-
-    def is_live() -> bool:
-        try:
-            found.append(ControlClient.of_run(directory))
-        except NotLive:
-            return False
-        return True
-
-    wait_until(is_live)
-    return found[0]
-
-
-def wait_until(is_so: Callable[[], bool], tell: Callable[[], str] = str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, tell()
-        time.sleep(0.1)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -153,6 +153,45 @@ def test_a_key_that_was_renamed_says_what_it_is_called_now(path: Path) -> None:
     assert config.cluster.queue == "redis://127.0.0.1:6379"
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "cluster.queue=redis://learner:CANARY@127.0.0.1:6379",
+        'cluster.queue="redis://127.0.0.1?password=CANARY"',
+        "cluster.redis=redis://:CANARY@127.0.0.1:6379",
+        "cluster.queu=redis://:CANARY@127.0.0.1:6379",
+        'cluster.queue=["redis://:CANARY@127.0.0.1:6379"]',
+        'cluster.queue="redis://:CANARY@127.0.0.1:6379',
+        "task.x=redis://:CANARY@127.0.0.1:6379",
+    ],
+)
+def test_a_password_in_a_config_is_refused_and_not_shown(path: Path, override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [override])
+    assert "CANARY" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_where_a_password_is_found_is_what_a_config_says(path: Path) -> None:
+    config = load_config(path, ["cluster.queue=env:REWARDTUNE_REDIS"])
+    assert config.cluster.queue == "env:REWARDTUNE_REDIS"
+    # Of one that was built by hand, what is stored has no password either.
+    queue = "redis://learner:CANARY@127.0.0.1:6379"
+    built = config.cluster.model_copy(update={"queue": queue})
+    assert "CANARY" not in built.model_dump_json()
+    named = config.cluster.model_copy(update={"queue": "redis://learner@127.0.0.1:6379"})
+    assert "redis://learner@127.0.0.1:6379" in named.model_dump_json()
+
+
+def test_security_is_operations_and_says_what_does_not_fit(path: Path) -> None:
+    plain = load_config(path)
+    guarded = load_config(path, ["security.ca=ca.pem", "security.token_file=token"])
+    assert guarded.security.absolute().ca == Path("ca.pem").absolute()
+    assert guarded.identity_hash() == plain.identity_hash()
+    with pytest.raises(ConfigError, match=r"security\.certificate needs security\.key") as caught:
+        load_config(path, ["security.certificate=a"])
+    assert "\n" not in str(caught.value)
+
+
 def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="absent.toml cannot be read: No such file"):
         load_config(tmp_path / "absent.toml")

