@@ -27,7 +27,14 @@ from rewardtune.config.run_config import RunConfig
 from rewardtune.records import Published, ScoredGroup
 from rewardtune.run.assembly import Parts, assemble, build_sampler
 from rewardtune.run.tuning import TuningLoop
-from rewardtune.transport.queue.job_queue import Job, JobQueue, QueueStats, QueueUnavailable, Term
+from rewardtune.transport.queue.job_queue import (
+    Job,
+    JobQueue,
+    QueueFull,
+    QueueStats,
+    QueueUnavailable,
+    Term,
+)
 from rewardtune.transport.seal import RunSeal
 from rewardtune.transport.term import StaleTerm
 from rewardtune.transport.weights.weight_store import MemoryWeightStore
@@ -217,7 +224,7 @@ class _Running:
                 continue
             try:
                 self._sampler.draw(Published(0, draw.policy_version), draw.ordinals)
-            except (QueueUnavailable, StaleTerm):
+            except (QueueUnavailable, QueueFull, StaleTerm):
                 time.sleep(_SCAN_SECONDS)
                 with self._lock:
                     self._table.lost(draw)

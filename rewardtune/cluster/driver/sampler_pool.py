@@ -14,7 +14,7 @@ from rewardtune.cluster.hosts.kinds import SAMPLER
 from rewardtune.cluster.hosts.sampler import SamplerHost
 from rewardtune.records import Published
 from rewardtune.run.log import RunLog
-from rewardtune.transport.queue.job_queue import QueueUnavailable
+from rewardtune.transport.queue.job_queue import QueueFull, QueueUnavailable
 from rewardtune.transport.term import StaleTerm
 from rewardtune.transport.weights.weight_store import (
     DamagedWeights,
@@ -22,6 +22,10 @@ from rewardtune.transport.weights.weight_store import (
     WeightsUnavailable,
 )
 from sampler.metrics import DrawReport
+
+_MAX_FULL = 30
+"""Draws in a row that the queue has no room for. It may say so because somebody set its frontier
+back, which the learner mends within a second; else the driver has lost count."""
 
 
 class SamplerPool:
@@ -42,6 +46,7 @@ class SamplerPool:
         self._retry_seconds = retry_seconds
         self._term = -1
         self._draw_at = 0.0
+        self._num_full = 0
         self._draw_seconds: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
         self.samplers: list[Service[SamplerHost]] = []
 
@@ -111,9 +116,17 @@ class SamplerPool:
         except StaleTerm:
             self._lost(draw, term)
             sampler.is_idle = True
+        except QueueFull as error:
+            self._lost(draw, term)
+            self._draw_at = time.monotonic() + self._retry_seconds
+            self._num_full += 1
+            sampler.is_idle = True
+            if self._num_full > _MAX_FULL:
+                self._fleet.fail(error)
         except Exception as error:
             self._fleet.fail(error)
         else:
+            self._num_full = 0
             sampler.is_idle = True
             sampler.deaths_in_a_row = 0
             self._draw_seconds.append(time.monotonic() - began)
