@@ -15,7 +15,7 @@ from rewardtune.cluster.driver.driver import Driver
 from rewardtune.cluster.driver.fleet import Placement, RunFailed
 from rewardtune.run.result import RunResult
 from rewardtune.run.run_state import RunState, read_run_state
-from rewardtune.transport.queue.job_queue import QueueUnavailable
+from rewardtune.transport.queue.job_queue import QueueFull, QueueUnavailable
 from rewardtune.transport.queue.memory_queue import MemoryJobQueue
 from rewardtune.transport.telemetry.metric_table import Role
 from rewardtune.transport.term import StaleTerm
@@ -143,6 +143,7 @@ def test_what_a_run_needs_is_known_once_something_was_scored_and_learned(tmp_pat
         (ServiceDied("killed"), 1),
         (DamagedWeights("not as published"), 1),
         (QueueUnavailable("away"), 0),
+        (QueueFull("no room"), 0),
         (WeightsUnavailable("away"), 0),
         (WeightsNotFound("not there"), 0),
     ],
@@ -450,3 +451,16 @@ def test_a_policy_that_waits_to_be_measured_outlives_the_learners_restart(tmp_pa
     assert run.go(learner_dies_once(run, after=[1, 2])).is_finished
     assert run.cluster.taken == [1, 2, 1, 2, 3, 4]
     assert run.cluster.measured == ["0", "4"]
+
+
+def test_a_queue_that_never_has_room_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "TICK_SECONDS", 0.01)
+    run = _Run(tmp_path)
+
+    def always(service: str, method: str, number: int) -> Exception | None:
+        return QueueFull("ordinal 41 was put") if method == "draw" else None
+
+    with pytest.raises(QueueFull, match="ordinal 41"):
+        run.go(always)
