@@ -11,9 +11,12 @@ from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.shards.manifest import DatasetError
+from rewardtune.records.score_promise import ScorePromise, broken_promise
 from rewardtune.tasks.task import Task
 from rewardtune.transport.reward_service.messages import RewardRefused
 from rewardtune.transport.wire import group_from_bytes, scored_group_to_bytes
+
+_NOTHING_PROMISED = ScorePromise()
 
 
 class _DataUnreadable(Exception):
@@ -52,8 +55,19 @@ class GroupScorer:
     """A task and its data, ready for groups."""
 
     def __init__(
-        self, task: Task, dataset: Dataset, *, input_size: int, reward: Reward | None = None
+        self,
+        task: Task,
+        dataset: Dataset,
+        *,
+        input_size: int,
+        reward: Reward | None = None,
+        promise: ScorePromise = _NOTHING_PROMISED,
     ) -> None:
+        """
+        Args:
+            promise: what every score of the run is like; the learner refuses others.
+        """
+        self._promise = promise
         self._task = task
         self._reward = reward
         self._dataset = _TimedDataset(dataset)
@@ -81,9 +95,11 @@ class GroupScorer:
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             return Failed(is_invalid=False, message=message, traceback=traceback.format_exc())
+        broken = broken_promise(scored.score, self._promise)
         if not scored.score.is_valid:
-            message = f"task '{self._task.name}' says that it cannot score the group"
-            return Failed(is_invalid=True, message=message, traceback="")
+            broken = f"task '{self._task.name}' says that it cannot score the group"
+        if broken:
+            return Failed(is_invalid=True, message=broken, traceback="")
         try:
             encoded = scored_group_to_bytes(scored)
         except ValueError as error:

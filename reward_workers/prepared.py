@@ -65,7 +65,10 @@ def prepare(start: Start) -> Prepared:
     started = Started(found_reward, found_dataset, one_line(refusal), is_human=is_human)
     if refusal:
         return Prepared(started, None)
-    return Prepared(started, GroupScorer(task, dataset, input_size=spec.input_size, reward=reward))
+    scorer = GroupScorer(
+        task, dataset, input_size=spec.input_size, reward=reward, promise=spec.promise
+    )
+    return Prepared(started, scorer)
 
 
 def golden_difference(

@@ -18,7 +18,12 @@ from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.example import Dataset
 from rewardtune.records import Group, Published, Score, View
-from rewardtune.records.score_promise import REWARD, ScorePromise, has_step_sums
+from rewardtune.records.score_promise import (
+    REWARD,
+    ScorePromise,
+    broken_promise,
+    has_step_sums,
+)
 from rewardtune.tasks.task import BoundedTask, Task
 
 MAX_SPEC_BYTES = 2**20
@@ -147,20 +152,39 @@ def make_promise(task: Task, reward: RewardConfig | None, scores: Sequence[Score
     Args:
         reward: None: the task's own.
         scores: of examples; of none, names and shapes stay unknown.
+
+    Raises:
+        BadScore: they lie beyond what the task declares.
     """
-    bounds = dict(task.score_bounds) if isinstance(task, BoundedTask) else {}
+    bounds = _own_bounds(task)
     if reward is not None:
         bounds.pop(REWARD, None)
         if reward.bounds is not None:
             bounds[REWARD] = reward.bounds
     if not scores:
         return ScorePromise(bounds=bounds)
-    return ScorePromise(
+    promise = ScorePromise(
         components=tuple(sorted(set.intersection(*(set(score.components) for score in scores)))),
         aux={name: values.shape[1:] for name, values in scores[0].aux.items()},
         bounds=bounds,
         has_step_sums=all(has_step_sums(score) for score in scores),
     )
+    for score in scores:
+        if broken := broken_promise(score, promise):
+            raise BadScore(f"task '{task.name}' does not keep to its own score_bounds: {broken}")
+    return promise
+
+
+def _own_bounds(task: Task) -> dict[str, tuple[float, float]]:
+    """What the task declares; nothing where a subclass scores anew and inherits the bounds."""
+    if not isinstance(task, BoundedTask):
+        return {}
+    for each in type(task).__mro__:
+        if "score_bounds" in vars(each):
+            break
+        if "score" in vars(each):
+            return {}
+    return dict(task.score_bounds)
 
 
 def make_golden(
