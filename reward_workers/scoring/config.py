@@ -229,7 +229,7 @@ def _name_of(use: str) -> str:
     """What a reward given as one line is called in the log."""
     if use == TASK:
         return TASK
-    if use.startswith("grpc:"):
+    if use.startswith(("grpc:", "grpcs:")):
         return "server"
     name = module_of(use)[1].lower().strip("_")
     return name if _NAME.fullmatch(name) and name not in _TAKEN else "custom"

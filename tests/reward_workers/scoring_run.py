@@ -24,6 +24,7 @@ from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.datasets.shards.writer import ShardWriter
 from rewardtune.records import Group, Published, View
 from rewardtune.transport.queue.job_queue import JobQueue, Term
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
 from rewardtune.transport.wire import group_to_bytes, scored_group_from_bytes
 
 USER_FOLDER = Path(__file__).with_name("user_folder")
@@ -64,13 +65,14 @@ def spec_of(
     input_size: int = 8,
     threads: int = 1,
     reward: Any = None,
+    security: SecurityConfig = PLAIN,
 ) -> ScoringSpec:
     """A run's; ``reward`` as in its TOML."""
     if str(USER_FOLDER) not in sys.path:
         sys.path.append(str(USER_FOLDER))
     dataset = open_dataset(data)
     config = None if reward is None else RewardConfig.model_validate(reward)
-    resolved = resolve(task_name, options, config)
+    resolved = resolve(task_name, options, config, security=security)
     task = resolved.load_task(categories=dataset.categories)
     return make_spec(
         resolved,
@@ -185,6 +187,7 @@ def working(
     *,
     name: str = "worker",
     artefacts_path: Path | None = None,
+    security: SecurityConfig = PLAIN,
     **config: Any,
 ) -> Iterator[Running]:
     metrics = Recorded()
@@ -193,6 +196,7 @@ def working(
         RewardWorkerConfig(**{"heartbeat_seconds": 0.2, "drain_seconds": 5.0, **config}),
         data_path=data,
         artefacts_path=artefacts_path,
+        security=security,
         name=name,
         metrics=metrics,
     )

@@ -169,9 +169,11 @@ class ControlClient:
             case grpc.StatusCode.UNAVAILABLE if trouble := tls_trouble(told, self._security):
                 raise Refused(f"the driver at {self._address}: {trouble}; {_OVERRIDE}")
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+                # One that wants another certificate hangs up without a word.
+                trusts = "" if self._security is None else ", or takes another certificate"
                 raise NotLive(
                     f"no driver answers at {self._address} ({code.name}): the run has ended, or "
-                    "the driver's machine cannot be reached from here"
+                    f"the driver's machine cannot be reached from here{trusts}"
                 )
             case _:
                 raise NotLive(f"the driver at {self._address} failed to answer: {told}")

@@ -120,10 +120,13 @@ class RewardClient:
                 self._check_trust(code, error.details() or "")
                 is_late = code is grpc.StatusCode.DEADLINE_EXCEEDED
                 if is_late or (code in _PASSING and left is not None and left <= pause):
+                    # A server that wants another certificate hangs up without a word.
+                    trusts = "" if self._security is None else ", and takes security.certificate"
                     # The same words each time, so that two such failures count as one.
                     raise RewardUnavailable(
                         f"{self._url} gave no answer within {patience_seconds:g} s "
                         f"({code.name}): see whether the server runs and is reachable from here"
+                        f"{trusts}"
                     ) from error
                 if code not in _PASSING:
                     raise RewardServerError(

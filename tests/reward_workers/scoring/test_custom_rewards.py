@@ -19,8 +19,12 @@ from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.records import Score
 from rewardtune.transport.queue.job_queue import FailureKind, JobQueue, QueueLimits
 from rewardtune.transport.queue.memory_queue import MemoryJobQueue
-from rewardtune.transport.reward_service.messages import Description, Question
+from rewardtune.transport.reward_service.messages import (
+    Description,
+    Question,
+)
 from rewardtune.transport.reward_service.server import RewardServer
+from rewardtune.transport.security.config import PLAIN, SecurityConfig
 from tests.reward_workers.scoring_run import (
     USER_FOLDER,
     eventually,
@@ -32,20 +36,30 @@ from tests.reward_workers.scoring_run import (
     write_tiny_data,
 )
 from tests.reward_workers.user_folder.values_by_token import HANG, NAN, RAISE, SHORT, WORDS
+from tests.rewardtune.transport.certificates import Authority, write_secret
 
 LARGEST = "values_by_token:largest"
 
 
-def custom_spec(data: Path, reward: Any = LARGEST) -> ScoringSpec:
-    return spec_of(data, "by_token", {}, reward=reward)
+def custom_spec(
+    data: Path, reward: Any = LARGEST, *, security: SecurityConfig = PLAIN
+) -> ScoringSpec:
+    return spec_of(data, "by_token", {}, reward=reward, security=security)
 
 
 @contextmanager
 def serving(
-    data: Path, use: str = LARGEST, *, port: int = 0, **told: Any
+    data: Path,
+    use: str = LARGEST,
+    *,
+    port: int = 0,
+    security: SecurityConfig = PLAIN,
+    **told: Any,
 ) -> Iterator[RewardServer]:
+    if str(USER_FOLDER) not in sys.path:
+        sys.path.append(str(USER_FOLDER))
     rewards = ServedReward(use, task_name="by_token", dataset=open_dataset(data), **told)
-    with RewardServer(rewards, port=port) as server:
+    with RewardServer(rewards, port=port, security=security) as server:
         yield server
 
 
@@ -152,6 +166,26 @@ def test_a_server_scores_as_the_function_would(queue: JobQueue, data: Path) -> N
             queue.put(0, ordinal, group_of(ordinal, 1, 2, 3))
         with working(queue, data):
             assert results(queue, range(3)) == {o: [6.0 + 6, 7.0 + 8] for o in range(3)}
+
+
+@pytest.mark.slow
+def test_a_server_behind_tls_is_asked_by_the_scorers_with_the_runs_certificates(
+    queue: JobQueue, data: Path, tmp_path: Path
+) -> None:
+    ours = Authority(tmp_path / "ours", "ours")
+    own = ours.issue("run").model_copy(
+        update={"token_file": write_secret(tmp_path / "token", "t"), "verify_clients": True}
+    )
+    with serving(data, security=own) as server:
+        use = f"grpcs://{server.address}"
+        encrypted, plain = custom_spec(data, use, security=own), f"grpc://{server.address}"
+        open_term(queue, encrypted)
+        queue.put(0, 0, group_of(0, 1, 2, 3))
+        with working(queue, data, security=own):
+            assert results(queue, [0]) == {0: [3.0, 4.0]}
+    # How it is called is no part of what it scores.
+    with serving(data, port=server.port):
+        assert custom_spec(data, plain).reward_digest == encrypted.reward_digest
 
 
 @pytest.mark.alone

@@ -14,6 +14,7 @@ from rewardtune.transport.reward_service.messages import (
     Description,
     Question,
     RewardServerError,
+    RewardUnavailable,
 )
 from rewardtune.transport.reward_service.server import RewardServer
 from rewardtune.transport.security.config import SecurityConfig
@@ -112,7 +113,7 @@ def test_a_server_that_verifies_clients_answers_those_of_its_authority(tmp_path:
 
         assert called_by(known) == DESCRIBED
         for who in (SecurityConfig(), stranger):
-            with pytest.raises((RewardServerError, ConnectionError)):
+            with pytest.raises(RewardUnavailable, match=r"takes security\.certificate"):
                 called_by(who)
 
 
