@@ -228,7 +228,7 @@ class QueueSource:
             return True
         return (
             found is not None
-            and found.run_id == self._term.run_id
+            and found.run_id in ("", self._term.run_id)
             and not self._seal.is_of_term(found.seal, found.number, found.capacity, found.spec)
         )
 

@@ -93,7 +93,7 @@ def direct_command(rng: random.Random, *, run: str, ordinal: int) -> Command:
         lambda: ("HSET", term, "frontier", b"%d" % (ordinal + rng.randrange(1, 40))),
         lambda: ("HSET", term, rng.choice(("spec", "seal")), noise),
         lambda: ("HSET", term, rng.choice(counts), number),
-        lambda: ("HDEL", term, rng.choice((*limits, *counts, "spec", "seal"))),
+        lambda: ("HDEL", term, rng.choice((*limits, *counts, "spec", "seal", "run_id"))),
         lambda: ("XADD", work, "*", *(part for pair in stream_entry(rng).items() for part in pair)),
         lambda: ("XADD", work, f"{2**63}-1", "ordinal", ordinal),
         lambda: ("XADD", bell, f"{2**63}-1", "term", 0),

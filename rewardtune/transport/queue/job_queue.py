@@ -73,7 +73,7 @@ class Term:
     capacity: int
     """Ordinals that may be unconsumed at once: (depth + 1) batches."""
     run_id: str = ""
-    """Of the run: a queue serves one."""
+    """Of the run: a queue serves one. Empty in a term that was opened before there were ids."""
     seal: bytes = b""
     """The run's, by which its learners know a term that one of them opened."""
 

@@ -107,10 +107,9 @@ class QueueState:
 
     def open_term(self, term: Term, *, frontier: int, afresh: bool = False) -> None:
         known = None if afresh else self._term
-        if known is not None and term.run_id != known.run_id:
+        if known is not None and known.run_id not in ("", term.run_id):
             raise QueueRefused(
-                f"this is the queue of another run ({known.run_id or 'of no id'}): give this run "
-                "another name"
+                f"this is the queue of another run ({known.run_id}): give this run another name"
             )
         if known is not None and term.number == known.number:
             if term.spec != known.spec:

@@ -9,7 +9,9 @@ local asked, before, is_afresh = tonumber(ARGV[1]), tonumber(ARGV[4]), ARGV[11] 
 local told = try('HMGET', TERM, 'spec', 'run_id')
 if not is_afresh then
   if is_damaged then return {'damaged', 'its term'} end
-  if number and (told[2] or '') ~= ARGV[9] then return {'other_run', told[2] or ''} end
+  -- A term without an id was opened before there were any.
+  local run_id = told[2] or ''
+  if number and run_id ~= '' and run_id ~= ARGV[9] then return {'other_run', run_id} end
   if number and asked < number then return {'stale_term', known[1]} end
 end
 

@@ -199,6 +199,17 @@ def test_another_run_of_the_name_is_refused_whatever_its_term(queue: JobQueue, n
     assert leased(queue).body == b"group 0"
 
 
+def test_a_queue_of_before_there_were_ids_is_taken_over(queue: JobQueue) -> None:
+    queue.open_term(replace(TERM, run_id="", seal=b""), frontier=0)
+    queue.put(3, 0, b"group")
+    with pytest.raises(StaleTerm):
+        queue.open_term(replace(TERM, number=2), frontier=0)
+    queue.open_term(replace(TERM, number=4), frontier=0)
+    term = queue.term()
+    assert term is not None and term.run_id == "ours"
+    assert queue.missing(4, [0]) == [0]
+
+
 def test_a_queue_that_is_begun_afresh_believes_nothing_of_before(queue: JobQueue) -> None:
     opened(queue, 3)
     committed(queue)
