@@ -24,8 +24,6 @@ from tests.deploy.manifests import DEPLOY
 from tests.faults.redis_process import RedisProcess
 from tests.rewardtune.ray_head import ray_head, shell_environment
 
-pytestmark = pytest.mark.alone
-
 PATIENCE_SECONDS = 90.0
 """Longer than any busy machine needs."""
 CONFIG = """
@@ -140,6 +138,7 @@ def test_what_cannot_be_run_is_refused_and_what_may_pass_fails(
     assert "error: " in job.log
 
 
+@pytest.mark.alone
 def test_a_node_that_is_taken_away_costs_no_step_and_the_run_is_to_be_started_again(
     data: Path, pretrained: Path, tmp_path: Path
 ) -> None:

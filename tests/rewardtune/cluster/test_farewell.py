@@ -123,7 +123,6 @@ def test_a_config_that_is_refused_is_told_of_in_its_directory(
     assert told.line == "refused: learner.num_steps = many: must be a number"
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(
     shutil.which("prometheus") is None,
     reason="prometheus is not installed (apt-get install prometheus)",
