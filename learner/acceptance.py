@@ -15,11 +15,7 @@ from rewardtune.records import Group, Score, ScoredGroup
 from rewardtune.records.score_promise import ScorePromise, broken_promise
 from rewardtune.transport.queue.job_queue import Result
 from rewardtune.transport.seal import RunSeal
-from rewardtune.transport.wire import (
-    group_from_bytes,
-    group_to_bytes,
-    scored_group_from_bytes,
-)
+from rewardtune.transport.wire import group_from_bytes, scored_group_with_body
 
 
 class BadResult(ValueError):
@@ -49,10 +45,10 @@ def accepted(
         nothing_S = np.zeros(len(group.tokens_ST))
         return ScoredGroup(group=group, score=Score(reward_S=nothing_S, is_valid=False))
     try:
-        scored = scored_group_from_bytes(result.scored)
+        scored, body = scored_group_with_body(result.scored)
     except ValueError as error:
         raise BadResult(str(error)) from None
-    _check_group(scored.group, group_to_bytes(scored.group), result.seal, term, ordinal, seal)
+    _check_group(scored.group, body, result.seal, term, ordinal, seal)
     if not scored.score.is_valid:
         raise BadResult("it says that it is no score: who cannot score a group reports a failure")
     if broken := broken_promise(scored.score, promise):

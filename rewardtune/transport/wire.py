@@ -60,11 +60,18 @@ def scored_group_to_bytes(scored: ScoredGroup) -> bytes:
 
 def scored_group_from_bytes(data: bytes) -> ScoredGroup:
     """Raises ValueError where ``data`` is not a whole scored group, or too large to be one."""
+    return scored_group_with_body(data)[0]
+
+
+def scored_group_with_body(data: bytes) -> tuple[ScoredGroup, bytes]:
+    """As ``scored_group_from_bytes``, and the bytes of its group as ``group_to_bytes`` has them."""
     message = _parsed(data, pb.ScoredGroup())
     _require(message, "group", "score")
     group, score = _group(message.group), _score(message.score)
     _check_joined(group, score)
-    return ScoredGroup(group=group, score=score)
+    return ScoredGroup(group=group, score=score), message.group.SerializeToString(
+        deterministic=True
+    )
 
 
 def _group_message(group: Group) -> pb.Group:

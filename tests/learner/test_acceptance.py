@@ -156,6 +156,13 @@ def test_nothing_promised_asks_for_finite_numbers_alone() -> None:
     assert broken_promise(bad, ScorePromise()) == "overlap is nan, not a finite number"
 
 
+def test_numbers_that_are_too_large_to_add_up_are_finite_all_the_same() -> None:
+    huge = score(components={"match": np.array([1e308, 1e308])})
+    assert broken_promise(huge, replace(PROMISE, bounds={})) is None
+    bounded = replace(PROMISE, bounds={"match": (0.0, 1.0)})
+    assert broken_promise(huge, bounded) == "match is 1e+308, outside 0 to 1"
+
+
 def test_a_bound_that_is_met_exactly_is_kept() -> None:
     at_the_edge = score(reward_S=np.array([3.0, -1.0]), aux=aux(step_reward=None))
     promise = replace(PROMISE, aux=None, has_step_sums=False)
