@@ -17,7 +17,7 @@ from typing import Protocol
 from learner.acceptance import BadResult, accepted
 from learner.ranks import ShardExchange
 from rewardtune.records import ScoredGroup
-from rewardtune.records.score_promise import ScorePromise
+from rewardtune.records.score_promise import NOTHING_PROMISED, ScorePromise
 from rewardtune.transport.queue.job_queue import (
     JobQueue,
     QueueDamaged,
@@ -42,7 +42,6 @@ _REFUSALS_TO_REDRAW = 3
 """Refused results of a group after which it is not only scored, but drawn again."""
 _MAX_MESSAGES = 10
 """Between two steps; of what comes beyond only the number is told."""
-_NOTHING_PROMISED = ScorePromise()
 _SIZE_BYTES = 4
 """Of the number that says how many bytes the group after it has."""
 
@@ -90,7 +89,7 @@ class QueueSource:
         *,
         patience_seconds: float,
         seal: RunSeal | None = None,
-        promise: ScorePromise = _NOTHING_PROMISED,
+        promise: ScorePromise = NOTHING_PROMISED,
     ) -> None:
         """
         Args:

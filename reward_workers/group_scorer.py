@@ -11,12 +11,10 @@ from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.shards.manifest import DatasetError
-from rewardtune.records.score_promise import ScorePromise, broken_promise
+from rewardtune.records.score_promise import NOTHING_PROMISED, ScorePromise, broken_promise
 from rewardtune.tasks.task import Task
 from rewardtune.transport.reward_service.messages import RewardRefused
 from rewardtune.transport.wire import group_from_bytes, scored_group_to_bytes
-
-_NOTHING_PROMISED = ScorePromise()
 
 
 class _DataUnreadable(Exception):
@@ -61,7 +59,7 @@ class GroupScorer:
         *,
         input_size: int,
         reward: Reward | None = None,
-        promise: ScorePromise = _NOTHING_PROMISED,
+        promise: ScorePromise = NOTHING_PROMISED,
     ) -> None:
         """
         Args:

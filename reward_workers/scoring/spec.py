@@ -19,6 +19,7 @@ from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.example import Dataset
 from rewardtune.records import Group, Published, Score, View
 from rewardtune.records.score_promise import (
+    NOTHING_PROMISED,
     REWARD,
     ScorePromise,
     broken_promise,
@@ -76,7 +77,7 @@ class ScoringSpec(BaseModel):
     reward_digest: str
     scorer: ScorerSettings
     golden: tuple[GoldenExample, ...]
-    promise: ScorePromise = ScorePromise()
+    promise: ScorePromise = NOTHING_PROMISED
     """What every score is like; the learner refuses others."""
 
     def to_bytes(self) -> bytes:

@@ -37,6 +37,9 @@ class ScorePromise:
     """``step_reward`` [S, P] sums to the reward."""
 
 
+NOTHING_PROMISED = ScorePromise()
+
+
 def broken_promise(score: Score, promise: ScorePromise) -> str | None:
     """The first thing that is wrong with a score, as one line; None: nothing is.
 

@@ -68,7 +68,7 @@ class RunState:
     @property
     def is_dead(self) -> bool:
         """It has not ended and never will; of another machine's process nothing is known."""
-        return not self.has_ended and self.host == socket.gethostname() and not _is_alive(self.pid)
+        return not self.has_ended and self.host == socket.gethostname() and not is_alive(self.pid)
 
     @property
     def line(self) -> str:
@@ -161,7 +161,8 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, CheckpointError | QueueRefused)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether this machine has such a process, whoever's it is."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

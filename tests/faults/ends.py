@@ -30,27 +30,10 @@ from rewardtune.run.summary import summarise
 from tests.deploy.manifests import DEPLOY
 from tests.faults.redis_process import RedisProcess
 from tests.rewardtune.ray_head import RayHead, ray_head, shell_environment
+from tests.rewardtune.small_job import small_job
 
 PATIENCE_SECONDS = 180.0
 _NUM_STEPS = 100_000
-_CONFIG = """
-task = "detection"
-mode = "tune"
-task_options = {{ max_boxes = 3 }}
-data = {{ train = "{folder}/digits/train" }}
-policy = {{ checkpoint = "{start}" }}
-compute = {{ device = "cpu", threads = 1 }}
-sampler = {{ num_samples = 2, micro_batch = 4 }}
-cluster = {{ num_reward_workers = 1, metrics_port = 0 }}
-operations = {{ directory = "{directory}", progress = false, checkpoint_every = 100000 }}
-
-[learner]
-batch_size = 4
-micro_batch = 4
-num_steps = {num_steps}
-estimator = "leave_one_out"
-optimizer = {{ kind = "adamw", learning_rate = 1e-3 }}
-"""
 
 
 class Trial:
@@ -110,8 +93,8 @@ def run_all(folder: Path, head: RayHead, redis: str) -> Table:
 
     def trial(name: str, *, num_steps: int = _NUM_STEPS, **changes: Any) -> Trial:
         place = folder / name.replace(" ", "-")
-        text = _CONFIG.format(
-            folder=folder, start=start, directory=place / place.name, num_steps=num_steps
+        text = small_job(
+            folder / "digits", start, num_steps=num_steps, directory=place / place.name
         )
         for was, is_now in changes.items():
             text = text.replace(was, is_now)

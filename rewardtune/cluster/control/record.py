@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from rewardtune.run.run_state import is_alive
+
 DRIVER_NAME = "driver.json"
 
 
@@ -34,7 +36,7 @@ class DriverRecord:
     @property
     def is_dead(self) -> bool:
         """Known to be; of another machine's process nothing is known."""
-        return self.host == socket.gethostname() and not _is_alive(self.pid)
+        return self.host == socket.gethostname() and not is_alive(self.pid)
 
 
 def read_driver_record(directory: Path) -> DriverRecord:
@@ -63,13 +65,3 @@ def write_driver_record(directory: Path, record: DriverRecord) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

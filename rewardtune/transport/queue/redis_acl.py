@@ -7,7 +7,8 @@ never ends among them, so workers may only run what the learner has loaded, by i
 from __future__ import annotations
 
 import hashlib
-import re
+
+from rewardtune.transport.queue.redis_connection import key_root
 
 _BOTH = (
     *("info", "ping", "select", "evalsha", "blpop", "del", "exists", "hdel", "hexists", "hget"),
@@ -32,10 +33,6 @@ def users(run: str, *, learner: str, worker: str) -> list[str]:
     Raises:
         ValueError: the run has a name that no queue could have.
     """
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", run):
-        raise ValueError(
-            f"a run's name in Redis is made of letters, digits, '.', '_' and '-', got '{run}'"
-        )
     return [
         _user(f"{run}-learner", learner, run, (*_BOTH, *_LEARNER)),
         _user(f"{run}-worker", worker, run, (*_BOTH, *_WORKER)),
@@ -49,4 +46,4 @@ def _user(name: str, password: str, run: str, commands: tuple[str, ...]) -> str:
         else f"#{hashlib.sha256(password.encode()).hexdigest()}"
     )
     rights = " ".join(f"+{command}" for command in sorted(commands))
-    return f"user {name} on {told} ~{{{run}}}:* resetchannels -@all {rights}"
+    return f"user {name} on {told} ~{key_root(run)}* resetchannels -@all {rights}"

@@ -86,6 +86,19 @@ def _alert(error: redis.ConnectionError, client: redis.Redis) -> ssl.SSLError | 
     return None
 
 
+def key_root(run: str) -> str:
+    """What every key of a run begins with: its name as the hash tag.
+
+    Raises:
+        ValueError: the name could be taken for something else than one.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", run):
+        raise ValueError(
+            f"a run's name in Redis is made of letters, digits, '.', '_' and '-', got '{run}'"
+        )
+    return f"{{{run}}}:"
+
+
 def check_server(info: Mapping[str, Any], *, where: str) -> None:
     """Raises QueueRefused where the queue would not work, by what INFO says."""
     version = str(info.get("redis_version", ""))

@@ -41,6 +41,7 @@ from rewardtune.transport.queue.job_queue import (
 )
 from rewardtune.transport.queue.redis_connection import (
     is_passing,
+    key_root,
     lacks_right,
     open_connection,
     own_errors,
@@ -72,6 +73,7 @@ class RedisJobQueue:
     def __init__(self, client: redis.Redis, *, run: str, limits: QueueLimits, where: str) -> None:
         self._client = client
         self._run = run
+        self._root = key_root(run)
         self._limits = limits
         self._where = where
         self._bell_seen: Any = "0-0"
@@ -91,10 +93,7 @@ class RedisJobQueue:
         QueueUnavailable: nobody answers there.
         QueueRefused: the server is too old, would drop jobs, or denies the user something.
         """
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", run):
-            raise ValueError(
-                f"a run's name in Redis is made of letters, digits, '.', '_' and '-', got '{run}'"
-            )
+        key_root(run)  # before anybody is connected to
         if limits.lease_seconds < 0.001:
             raise ValueError(f"lease_seconds must be 0.001 or more, got {limits.lease_seconds}")
         client = open_connection(url, security)
@@ -258,7 +257,7 @@ class RedisJobQueue:
         self._client.close()
 
     def _key(self, name: str) -> str:
-        return f"{{{self._run}}}:{name}"
+        return self._root + name
 
     def _call(self, name: str, *arguments: Any) -> list[Any]:
         """What the script answered, if it did not refuse."""

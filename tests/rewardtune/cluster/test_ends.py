@@ -23,27 +23,10 @@ from rewardtune.run.summary import summarise
 from tests.deploy.manifests import DEPLOY
 from tests.faults.redis_process import RedisProcess
 from tests.rewardtune.ray_head import ray_head, shell_environment
+from tests.rewardtune.small_job import small_job
 
 PATIENCE_SECONDS = 90.0
 """Longer than any busy machine needs."""
-CONFIG = """
-task = "detection"
-mode = "tune"
-task_options = {{ max_boxes = 3 }}
-data = {{ train = "{data}/train" }}
-policy = {{ checkpoint = "{policy}" }}
-compute = {{ device = "cpu", threads = 1 }}
-sampler = {{ num_samples = 2, micro_batch = 4 }}
-cluster = {{ num_reward_workers = 1, metrics_port = 0 }}
-operations = {{ directory = "{directory}", progress = false, checkpoint_every = 100000 }}
-
-[learner]
-batch_size = 4
-micro_batch = 4
-num_steps = {num_steps}
-estimator = "leave_one_out"
-optimizer = {{ kind = "adamw", learning_rate = 1e-3 }}
-"""
 
 
 class Job:
@@ -82,7 +65,7 @@ def folder(data: Path, pretrained: Path, tmp_path: Path) -> Path:
 
 def write_config(folder: Path, data: Path, policy: Path, *, num_steps: int) -> None:
     (folder / "run.toml").write_text(
-        CONFIG.format(data=data, policy=policy, directory=folder / "run", num_steps=num_steps)
+        small_job(data, policy, num_steps=num_steps, directory=folder / "run")
     )
 
 

@@ -17,30 +17,13 @@ from rewardtune.cluster.ray_token import settle_auth_mode
 from rewardtune.cluster.submit import Cluster, ClusterAway
 from tests.rewardtune.live_job import answers, live_client, wait_until
 from tests.rewardtune.ray_head import RayHead, ray_head
+from tests.rewardtune.small_job import small_job
 from tests.rewardtune.transport.certificates import write_secret
 from tests.rewardtune.transport.redis_server import RedisServer, redis_binaries, running
 
 pytestmark = pytest.mark.alone
 
 PASSWORD, TOKEN = "CANARY-of-redis-0123456789", "CANARY-of-ray-0123456789abcdef0123456789"
-CONFIG = """
-task = "detection"
-mode = "tune"
-task_options = {{ max_boxes = 3 }}
-data = {{ train = "{data}/train" }}
-policy = {{ checkpoint = "{policy}" }}
-compute = {{ device = "cpu", threads = 1 }}
-sampler = {{ num_samples = 2, micro_batch = 4 }}
-cluster = {{ num_reward_workers = 1, metrics_port = 0, queue = "env:REWARDTUNE_REDIS" }}
-operations = {{ progress = false, checkpoint_every = 1000 }}
-
-[learner]
-batch_size = 4
-micro_batch = 4
-num_steps = 20
-estimator = "leave_one_out"
-optimizer = {{ kind = "adamw", learning_rate = 1e-3 }}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +46,7 @@ def test_neither_password_nor_token_shows_anywhere(
     head: RayHead, redis: RedisServer, data: Path, pretrained: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "mine.toml"
-    config.write_text(CONFIG.format(data=data, policy=pretrained))
+    config.write_text(small_job(data, pretrained, num_steps=20, queue="env:REWARDTUNE_REDIS"))
     directory = tmp_path / "runs" / "mine"
     address = write_secret(tmp_path / "address", redis.url)
     outside = ("--run", "mine", "--data", data / "train", "--redis-file", address)

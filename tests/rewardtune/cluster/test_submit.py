@@ -27,28 +27,11 @@ from rewardtune.run.local import pretrain
 from rewardtune.run.summary import summarise
 from tests.rewardtune.live_job import answers, live_client, wait_until
 from tests.rewardtune.ray_head import free_port, ray_head
+from tests.rewardtune.small_job import small_job
 from tests.rewardtune.tiny_run import SILENT, tiny_config, write_tiny_digits
 
 pytestmark = pytest.mark.alone
 
-CONFIG = """
-task = "my_boxes"
-mode = "tune"
-task_options = {{ max_boxes = 3 }}
-data = {{ train = "{data}/train" }}
-policy = {{ checkpoint = "{policy}" }}
-compute = {{ device = "cpu", threads = 1 }}
-sampler = {{ num_samples = 2, micro_batch = 4 }}
-cluster = {{ num_reward_workers = 1, metrics_port = 0 }}
-operations = {{ progress = false, checkpoint_every = 1000 }}
-
-[learner]
-batch_size = 4
-micro_batch = 4
-num_steps = 40
-estimator = "leave_one_out"
-optimizer = {{ kind = "adamw", learning_rate = 1e-3 }}
-"""
 OWN_TASK = """
 from my_fee import FEE
 from rewardtune.records import Score
@@ -79,7 +62,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "my_boxes.py").write_text(OWN_TASK)
     (folder / "my_fee.py").write_text("FEE = 0.25\n")
     path = folder / "mine.toml"
-    path.write_text(CONFIG.format(data=data, policy=policy))
+    path.write_text(small_job(data, policy, num_steps=40, task="my_boxes"))
     sys.path.append(str(folder))
     yield path
     sys.path.remove(str(folder))
