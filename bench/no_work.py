@@ -61,7 +61,7 @@ class NoWorkPolicy(nn.Module):
         *,
         decoding: Decoding,
         probe_tokens: tuple[int, ...] = (),
-        stop_token: int | None = None,
+        stop_tokens: tuple[int, ...] = (),
     ) -> Samples:
         tokens_GST = torch.zeros(uniforms_GST.shape, dtype=torch.int32)
         tokens_GST[..., 0] = torch.arange(uniforms_GST.shape[1], dtype=torch.int32)

@@ -138,7 +138,7 @@ class Learner:
         """
         self._check_images(images_GHWC)
         tokens_GRT = tokens_GT[:, None].to(self._device)
-        live_GRT = live_positions(tokens_GRT, self._task.stop_token)
+        live_GRT = live_positions(tokens_GRT, self._task.vocabulary.stop_tokens)
 
         def loss(rows: slice) -> Losses:
             log_probs = self._log_probs(images_GHWC[self._own(rows)], tokens_GRT[rows])

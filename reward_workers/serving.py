@@ -87,7 +87,7 @@ class ServedReward:
             if asked != have:
                 raise RewardRefused(f"it has {name} {have[:12]}, the question is for {asked[:12]}")
         task, reward = self._loaded(json.dumps(question.task_options, sort_keys=True))
-        if task.describe_vocabulary() != question.vocabulary:
+        if task.vocabulary.describe() != question.vocabulary:
             raise RewardRefused("the run's tokens mean something else than they do here")
         group = question.group
         example = self._dataset.example(group.example)

@@ -114,8 +114,8 @@ class Sampler:
             images_GHWC.to(parameter.device),
             self._uniforms(ordinals).to(parameter.device),
             decoding=self._decoding,
-            probe_tokens=self._task.probe_tokens,
-            stop_token=self._task.stop_token,
+            probe_tokens=self._task.vocabulary.probe_tokens,
+            stop_tokens=self._task.vocabulary.stop_tokens,
         )
         return Drawn(
             groups=_groups(ordinals, entries, samples, self._loaded),

@@ -78,7 +78,7 @@ def measure(parts: Parts, *, report: Callable[[str, float], None]) -> dict[str, 
     return {
         "parameters": sum(parameter.numel() for parameter in parts.policy.parameters()),
         "num_samples": config.sampler.num_samples,
-        "sequence_length": parts.task.sequence_length,
+        "sequence_length": parts.task.vocabulary.max_tokens,
         "rewards": [round(float(one), 4) for one in scored[0].score.reward_S],
         "dtype": config.learner.dtype,
         "seconds": round(sum(seconds.values()), 2),

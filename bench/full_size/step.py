@@ -129,7 +129,7 @@ def made_parts(step: PaperStep, folder: Path, *, dtype: Dtype | None) -> Parts:
     resolved = resolve(config.task, config.task_options, None)
     task = resolved.load_task(categories=train.categories)
     policy = random_policy(
-        _sizes(config, vocab_size=task.vocab_size, sequence_length=task.sequence_length)
+        _sizes(config, vocab_size=task.vocabulary.size, sequence_length=task.vocabulary.max_tokens)
     )
     return Parts(
         config=config,

@@ -44,7 +44,7 @@ def step_figure(
         images_GHWC,
         torch.rand(num_images, num_samples, config.sequence_length),
         decoding=Decoding(),
-        probe_tokens=task.probe_tokens,
+        probe_tokens=task.vocabulary.probe_tokens,
     )
     groups = scored(
         samples, task=task, num_classes=NUM_CLASSES, num_objects=8, size=config.input_size

@@ -88,9 +88,8 @@ def _measured(url: str, folder: Path, *, num_groups: int, every: int) -> Iterato
         for start in range(0, num_groups, CAPACITY):
             batch = range(start, min(start + CAPACITY, num_groups))
             for ordinal in batch:
-                tokens_ST = rng.integers(
-                    task.vocab_size, size=(NUM_SAMPLES, task.sequence_length), dtype=np.int32
-                )
+                shape = (NUM_SAMPLES, task.vocabulary.max_tokens)
+                tokens_ST = rng.integers(task.vocabulary.size, size=shape, dtype=np.int32)
                 queue.put(0, ordinal, _group(ordinal, tokens_ST))
             _await(queue, batch, worker)
             queue.consume(0, before=batch.stop)

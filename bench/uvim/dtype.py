@@ -52,7 +52,7 @@ def reward_figures(folder: Path, *, num_scenes: int = NUM_SCENES) -> Iterator[Fi
     for index in range(min(num_scenes, len(dataset))):
         example = dataset.example(index)
         tokens_T = exact.target_tokens(example, view, input_size=size, rng=rng)
-        tokens_ST = rollouts(tokens_T, rng, vocab_size=exact.vocab_size)
+        tokens_ST = rollouts(tokens_T, rng, vocab_size=exact.vocabulary.size)
         scored = [task.score(tokens_ST, example, view, input_size=size) for task in (exact, coarse)]
         rewards.append([score.reward_S for score in scored])
         pixels.append(

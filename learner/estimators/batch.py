@@ -135,7 +135,7 @@ def reinforce_batch(
     return ReinforceBatch(
         tokens_GRT=tokens_GRT.long(),
         behaviour_log_prob_GRT=torch.from_numpy(behaviour),
-        live_GRT=live_positions(tokens_GRT, task.stop_token) * weight_G[:, None, None],
+        live_GRT=live_positions(tokens_GRT, task.vocabulary.stop_tokens) * weight_G[:, None, None],
         return_GSP=return_GSP,
         weight_G=weight_G,
         soft_targets=_soft_targets(scored, task, num_trained),

@@ -8,16 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rewardtune.policies.draw import is_stop
+
 IMPORTANCE_LIMIT = 2.0
 """Largest weight of a stale rollout."""
 
 
-def live_positions(tokens_GRT: Tensor, stop_token: int | None) -> Tensor:
-    """1.0 up to and including a stop token, 0.0 after it, where nothing was chosen."""
-    if stop_token is None:
-        return torch.ones(tokens_GRT.shape, device=tokens_GRT.device)
-    is_stop = tokens_GRT == stop_token
-    stops_before = is_stop.cumsum(dim=-1) - is_stop.to(torch.int64)
+def live_positions(tokens_GRT: Tensor, stop_tokens: tuple[int, ...]) -> Tensor:
+    """1.0 up to and including the first stop token, 0.0 after it, where nothing was chosen."""
+    stops_GRT = is_stop(tokens_GRT, stop_tokens).to(torch.int64)
+    stops_before = stops_GRT.cumsum(dim=-1) - stops_GRT
     return (stops_before == 0).float()
 
 

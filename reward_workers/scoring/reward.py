@@ -239,7 +239,7 @@ class _Server:
     ) -> None:
         self._client = client
         self._described = described
-        self._vocabulary = task.describe_vocabulary()
+        self._vocabulary = task.vocabulary.describe()
         self._task_options = task_options
         self._patience_seconds = patience_seconds
 

@@ -217,7 +217,7 @@ def _scored_golden(
         target_T = task.target_tokens(example, view, input_size=input_size, rng=rng)
         damaged_T = target_T.copy()
         is_hit_T = rng.random(len(target_T)) < 0.2
-        damaged_T[is_hit_T] = rng.integers(task.vocab_size, size=int(is_hit_T.sum()))
+        damaged_T[is_hit_T] = rng.integers(task.vocabulary.size, size=int(is_hit_T.sum()))
         group = _group(index, view, np.stack([target_T, damaged_T]).astype(np.int32))
         try:
             scored = score_group(

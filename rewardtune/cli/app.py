@@ -383,7 +383,7 @@ def _derived(config: RunConfig) -> dict[str, int | float]:
     task = load_task(config.task, config.task_options, categories=train.categories)
     if config.evaluation.score_rule is not None:
         check_score_rule(config.evaluation.score_rule, task)
-    return derived(config, sequence_length=task.sequence_length, num_train=len(train))
+    return derived(config, sequence_length=task.vocabulary.max_tokens, num_train=len(train))
 
 
 def _decoding(temperature: float | None, top_p: float | None) -> Decoding:

@@ -147,10 +147,10 @@ def _import_policy(
     torch.manual_seed(seed)
     policy = import_policy(
         checkpoint,
-        vocab_size=task.vocab_size,
-        sequence_length=task.sequence_length,
+        vocab_size=task.vocabulary.size,
+        sequence_length=task.vocabulary.max_tokens,
         input_size=input_size,
         decoder_depth=decoder_depth,
     )
-    vocabulary = task.describe_vocabulary()
+    vocabulary = task.vocabulary.describe()
     save_policy(output, policy, vocabulary=vocabulary, provenance=provenance)

@@ -43,7 +43,7 @@ def kl_divergence(policy: Policy, initial: Policy, dataset: Dataset, *, task: Ta
         images_GHWC,
         uniforms_NT.unflatten(0, (num_groups, _NUM_SAMPLES)).to(images_GHWC.device),
         decoding=Decoding(),
-        stop_token=task.stop_token,
+        stop_tokens=task.vocabulary.stop_tokens,
     )
     tokens_GST = samples.tokens_GST.long()
     initial_GST = initial.log_prob(images_GHWC, tokens_GST).drawn_GST

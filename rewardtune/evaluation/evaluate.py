@@ -130,8 +130,8 @@ def _decode(
         torch.from_numpy(images_GHWC).to(device),
         uniforms_NT[:, None].to(device),
         decoding=decoding,
-        probe_tokens=task.probe_tokens,
-        stop_token=task.stop_token,
+        probe_tokens=task.vocabulary.probe_tokens,
+        stop_tokens=task.vocabulary.stop_tokens,
     )
     return _Decoded(
         tokens_ST=samples.tokens_GST[:, 0].cpu().numpy(),

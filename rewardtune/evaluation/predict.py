@@ -191,7 +191,7 @@ def _ready(
         raise ValueError(f"policy {path} does not say what task it is for: name it with --task")
     known = loaded.provenance.get("task_options", {}) if task == made_for else {}
     built = load_task(task, {**known, **(options or {})}, categories=categories)
-    check_vocabulary(loaded.vocabulary, built.describe_vocabulary(), path)
+    check_vocabulary(loaded.vocabulary, built.vocabulary.describe(), path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     views = ViewConfig(keep_aspect=loaded.provenance.get("keep_aspect", True))
     return ReadyPolicy(policy=loaded.policy.to(device).eval(), task=built, view=views.whole)

@@ -55,6 +55,14 @@ class Decoding:
 GREEDY = Decoding(is_greedy=True)
 
 
+def is_stop(tokens: Tensor, stop_tokens: tuple[int, ...]) -> Tensor:
+    """Which of the tokens end a sequence: booleans of their shape."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for stop_token in stop_tokens:  # one, most often: a kernel of torch.isin costs more
+        found |= tokens == stop_token
+    return found
+
+
 def _mix(word: Tensor) -> Tensor:
     """The finaliser of MurmurHash3 on 32-bit words held in int64."""
     word = word ^ (word >> 16)

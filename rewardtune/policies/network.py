@@ -89,7 +89,7 @@ class NetworkPolicy(nn.Module, ABC):
         *,
         decoding: Decoding,
         probe_tokens: tuple[int, ...] = (),
-        stop_token: int | None = None,
+        stop_tokens: tuple[int, ...] = (),
     ) -> Samples:
         """See ``Policy.sample``."""
 

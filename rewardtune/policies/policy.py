@@ -91,12 +91,15 @@ class Policy(Protocol):
         *,
         decoding: Decoding,
         probe_tokens: tuple[int, ...] = (),
-        stop_token: int | None = None,
+        stop_tokens: tuple[int, ...] = (),
     ) -> Samples:
         """Draw S sequences per image, each image encoded once; no gradient.
 
         Args:
             uniforms_GST: the numbers that decide the draws, see
                 ``rewardtune.policies.draw.uniforms``.
+            probe_tokens: whose log-probs are returned at every position.
+            stop_tokens: a sequence that draws any of them is finished; none: every position is
+                drawn.
         """
         ...

@@ -72,7 +72,7 @@ def save_policy(
     Args:
         path: replaced if it is there; its folder is created if missing.
         policy: on any device, in any dtype; stored as float32.
-        vocabulary: any JSON, such as the task's ``describe_vocabulary()``.
+        vocabulary: any JSON, such as the task's ``vocabulary.describe()``.
         provenance: any JSON, such as the run's config and digests.
 
     Raises:

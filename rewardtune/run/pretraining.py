@@ -85,7 +85,7 @@ class PretrainingLoop:
             self._has_told = True
             self._tell(
                 f"{task.num_cut} of the first {self._num_seen} annotations are longer than a "
-                f"sequence of {task.sequence_length} tokens and were cut: the log's cut_ratio "
-                "counts them all"
+                f"sequence of {task.vocabulary.max_tokens} tokens and were cut: the log's "
+                "cut_ratio counts them all"
             )
         return {"cut_ratio": task.num_cut / self._num_seen}

@@ -39,8 +39,8 @@ def _fresh(config: RunConfig, task: Task) -> NetworkPolicy:
     torch.manual_seed(config.seed)
     policy = network_class(config.policy.kind or "encoder_decoder").fresh(
         {
-            "vocab_size": task.vocab_size,
-            "sequence_length": task.sequence_length,
+            "vocab_size": task.vocabulary.size,
+            "sequence_length": task.vocabulary.max_tokens,
             "position_embedding": config.policy.position_embedding,
             **{name: getattr(config.policy, name) for name in (*_ARCHITECTURE, "input_size")},
         }
@@ -80,7 +80,7 @@ def _from_checkpoint(config: RunConfig, task: Task, checkpoint: Path) -> Network
                 f"policy.{name} = {wanted} but checkpoint {checkpoint} has {has}: leave the key "
                 "out to take the checkpoint's"
             )
-    needed = task.describe_vocabulary()
+    needed = task.vocabulary.describe()
     input_size = config.policy.input_size or policy.input_size
     if config.mode == "pretrain" and isinstance(policy, EncoderDecoder):
         if loaded.vocabulary == needed and input_size == policy.input_size:
@@ -157,28 +157,29 @@ def _load(checkpoint: Path, task: Task) -> LoadedPolicy:
         return load_policy(checkpoint)
     from rewardtune.policies.hugging_face.files import load_hugging_face
 
-    policy = load_hugging_face(checkpoint, sequence_length=task.sequence_length)
-    if policy.vocab_size != task.vocab_size:
+    policy = load_hugging_face(checkpoint, sequence_length=task.vocabulary.max_tokens)
+    if policy.vocab_size != task.vocabulary.size:
         raise ConfigError(
             f"the model in {checkpoint} has {policy.vocab_size} tokens but the task's vocabulary "
-            f"{task.vocab_size}: set task_options.vocabulary to the tokenizer that the model was "
-            "trained with"
+            f"{task.vocabulary.size}: set task_options.vocabulary to the tokenizer that the model "
+            "was trained with"
         )
     _check_pieces(checkpoint, task)
     stops = policy.config.stop_tokens
-    if stops and task.stop_token is not None and task.stop_token not in stops:
+    wanted = task.vocabulary.stop_tokens
+    if stops and wanted and not set(wanted) & set(stops):
         raise ConfigError(
             f"the model in {checkpoint} ends a sequence with token {stops[0]} but the task with "
-            f"{task.stop_token}: set task_options.stop to the piece that the model ends with"
+            f"{wanted[0]}: set task_options.stop to the piece that the model ends with"
         )
-    return LoadedPolicy(policy, task.describe_vocabulary(), {"model": str(checkpoint)})
+    return LoadedPolicy(policy, task.vocabulary.describe(), {"model": str(checkpoint)})
 
 
 def _check_pieces(checkpoint: Path, task: Task) -> None:
     """Hold the task's tokenizer against the one in the model's folder, if there is one."""
     from rewardtune.tasks.captioning.vocabulary import VocabularyError, load_vocabulary
 
-    needed = task.describe_vocabulary().get("pieces_digest")
+    needed = task.vocabulary.describe().get("pieces_digest")
     try:
         own = load_vocabulary(checkpoint) if needed else None
     except VocabularyError:

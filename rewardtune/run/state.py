@@ -118,7 +118,7 @@ def write_policy(parts: Parts, path: Path, *, step: int) -> None:
     save_policy(
         path,
         parts.policy,
-        vocabulary=parts.task.describe_vocabulary(),
+        vocabulary=parts.task.vocabulary.describe(),
         provenance={
             "task": parts.config.task,
             "task_options": parts.config.task_options,

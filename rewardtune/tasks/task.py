@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.records import Group, Score, TokenRewards, TokenTargets, View
 from rewardtune.tasks.artefacts import found_artefacts, named_artefacts, with_options
+from rewardtune.tasks.vocabulary import Vocabulary
 
 
 class Task(Protocol):
@@ -44,28 +45,13 @@ class Task(Protocol):
     def name(self) -> str: ...
 
     @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def sequence_length(self) -> int: ...
-
-    @property
-    def stop_token(self) -> int | None:
-        """A sequence that draws this token is finished; None: every position is drawn."""
-        ...
-
-    @property
-    def probe_tokens(self) -> tuple[int, ...]:
-        """Tokens whose log-probs the sampler returns at every position."""
+    def vocabulary(self) -> Vocabulary:
+        """The tokens that its policy draws, and what they mean."""
         ...
 
     @property
     def score_rules(self) -> tuple[str, ...]:
         """How predictions can be ranked; the first is the default."""
-        ...
-
-    def describe_vocabulary(self) -> dict[str, Any]:
-        """What the tokens mean, as JSON; policies store it to refuse another vocabulary."""
         ...
 
     def target_tokens(

@@ -1,7 +1,7 @@
 """Any task of the protocol, checked by its tokens alone.
 
 What tokens mean only the task knows, so these predictions are crude: a perfect sequence, one of
-nothing but zeros (or the stop token), and ones with tokens replaced or in another order.
+nothing but zeros (or a stop token), and ones with tokens replaced or in another order.
 
 Axes: S rollouts, T tokens of a sequence, N examples, Q probed tokens.
 """
@@ -42,11 +42,11 @@ class TokenProbe:
         return self._task.name
 
     def draw(self, kind: Kind, example: Example, rng: np.random.Generator) -> Tokens:
+        vocabulary = self._task.vocabulary
         if kind == "empty":
-            return np.full(self._task.sequence_length, self._task.stop_token or 0, dtype=np.int32)
-        random_T = rng.integers(
-            self._task.vocab_size, size=self._task.sequence_length, dtype=np.int32
-        )
+            stop_token = vocabulary.stop_tokens[0] if vocabulary.stop_tokens else 0
+            return np.full(vocabulary.max_tokens, stop_token, dtype=np.int32)
+        random_T = rng.integers(vocabulary.size, size=vocabulary.max_tokens, dtype=np.int32)
         if kind == "random":
             return random_T
         perfect_T = self._task.target_tokens(example, VIEW, input_size=INPUT_SIZE, rng=rng)
@@ -87,7 +87,7 @@ class TokenProbe:
 
     def _results(self, tokens_T: Tokens, example: Example) -> list[dict[str, Any]]:
         # As if the policy had been sure of every token.
-        num_probes = len(self._task.probe_tokens)
+        num_probes = len(self._task.vocabulary.probe_tokens)
         return self._task.predict(
             tokens_T,
             np.zeros(len(tokens_T), dtype=np.float32),

@@ -1,26 +1,11 @@
-"""Where a task class begins: what the pipeline asks about tokens, answered once for all tasks."""
+"""Where a task class begins: what most tasks answer alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 from rewardtune.records import Group, Score, TokenTargets
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLayout:
-    """The sequences that a task's policy draws."""
-
-    vocab_size: int
-    sequence_length: int
-    stop_token: int | None = None
-    """A sequence that draws it is finished; None: every position is drawn."""
-    probe_tokens: tuple[int, ...] = ()
-    """Tokens whose log-probs the sampler returns at every position."""
-    meaning: Mapping[str, Any] = field(default_factory=dict)
-    """What else tells this vocabulary from others, as JSON: class names, levels of a coordinate."""
+from rewardtune.tasks.vocabulary import Vocabulary
 
 
 class TokenTask:
@@ -32,33 +17,13 @@ class TokenTask:
     name: str
     score_rules: tuple[str, ...]
 
-    def __init__(self, layout: TokenLayout) -> None:
-        self._layout = layout
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
 
     @property
-    def vocab_size(self) -> int:
-        return self._layout.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self._layout.sequence_length
-
-    @property
-    def stop_token(self) -> int | None:
-        return self._layout.stop_token
-
-    @property
-    def probe_tokens(self) -> tuple[int, ...]:
-        return self._layout.probe_tokens
-
-    def describe_vocabulary(self) -> dict[str, Any]:
-        """What each token means, as JSON: a policy stores it to refuse another vocabulary."""
-        return {
-            "task": self.name,
-            "vocab_size": self.vocab_size,
-            "sequence_length": self.sequence_length,
-            **self._layout.meaning,
-        }
+    def vocabulary(self) -> Vocabulary:
+        """The tokens that its policy draws, and what they mean."""
+        return self._vocabulary
 
     def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
         """None: there is nothing to train beside the reward."""

@@ -59,8 +59,8 @@ def test_only_the_batch_is_smaller_than_the_papers(task: str, size: str, tmp_pat
     assert {key: optimizer[key] for key in paper["learner"]["optimizer"]} == (
         paper["learner"]["optimizer"]
     )
-    assert parts.policy.sequence_length == parts.task.sequence_length
-    assert parts.policy.vocab_size == parts.task.vocab_size
+    assert parts.policy.sequence_length == parts.task.vocabulary.max_tokens
+    assert parts.policy.vocab_size == parts.task.vocabulary.size
 
 
 def test_the_vocabulary_has_berts_size_and_ends_captions(tmp_path: Path) -> None:

@@ -199,8 +199,8 @@ def _looks(url: str, folder: Path, *, num: int, every: int) -> Iterator[Look]:
 
 
 def _put(queue: JobQueue, ordinals: range, task: Task, rng: np.random.Generator) -> None:
-    shape = (len(ordinals), NUM_SAMPLES, task.sequence_length)
-    tokens_GST = rng.integers(task.vocab_size, size=shape, dtype=np.int32)
+    shape = (len(ordinals), NUM_SAMPLES, task.vocabulary.max_tokens)
+    tokens_GST = rng.integers(task.vocabulary.size, size=shape, dtype=np.int32)
     for ordinal, tokens_ST in zip(ordinals, tokens_GST, strict=True):
         group = Group(
             ordinal=ordinal,

@@ -55,8 +55,8 @@ def made_learner(ranks: ShardExchange, *, num_shards: int = 2) -> Learner:
             mlp_width=40,
             encoder_depth=1,
             decoder_depth=1,
-            vocab_size=task.vocab_size,
-            sequence_length=task.sequence_length,
+            vocab_size=task.vocabulary.size,
+            sequence_length=task.vocabulary.max_tokens,
         )
     )
     torch.nn.init.normal_(policy.decoder.head.project.kernel, std=0.2)
@@ -73,7 +73,7 @@ def made_learner(ranks: ShardExchange, *, num_shards: int = 2) -> Learner:
 
 def made_batch(step: int) -> tuple[list[ScoredGroup], Tensor]:
     rng, task = np.random.default_rng(step), made_task()
-    length = task.sequence_length
+    length = task.vocabulary.max_tokens
     scored = []
     for row in range(BATCH):
         group = Group(
@@ -81,7 +81,7 @@ def made_batch(step: int) -> tuple[list[ScoredGroup], Tensor]:
             example=row,
             view=View(),
             published=Published(0, step),
-            tokens_ST=rng.integers(0, task.vocab_size, (SAMPLES, length), dtype=np.int32),
+            tokens_ST=rng.integers(0, task.vocabulary.size, (SAMPLES, length), dtype=np.int32),
             # About as likely as under the untrained policy.
             log_probs_ST=-6.9 + 0.1 * rng.standard_normal((SAMPLES, length), dtype=np.float32),
             probe_log_probs_STQ=np.zeros((SAMPLES, length, 1), np.float32),

@@ -46,8 +46,8 @@ def make_sampler(dataset: ShardDataset, *, seed: int = 1, is_loaded: bool = True
             mlp_width=32,
             encoder_depth=1,
             decoder_depth=1,
-            vocab_size=task.vocab_size,
-            sequence_length=task.sequence_length,
+            vocab_size=task.vocabulary.size,
+            sequence_length=task.vocabulary.max_tokens,
         )
     )
     torch.nn.init.normal_(policy.decoder.head.project.kernel, std=0.1)

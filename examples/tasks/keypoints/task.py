@@ -27,7 +27,8 @@ from rewardtune.datasets.view import boxes_in_view, boxes_to_pixels
 from rewardtune.records import Score, View
 from rewardtune.tasks.options import read_options
 from rewardtune.tasks.results_files import Progress
-from rewardtune.tasks.token_task import TokenLayout, TokenTask
+from rewardtune.tasks.token_task import TokenTask
+from rewardtune.tasks.vocabulary import Vocabulary
 
 
 class KeypointOptions(BaseModel):
@@ -68,10 +69,11 @@ class KeypointTask(TokenTask):
             num_levels=self._options.num_levels,
         )
         super().__init__(
-            TokenLayout(
-                vocab_size=self._codec.vocab_size,
-                sequence_length=self._codec.sequence_length,
-                stop_token=END,
+            Vocabulary(
+                task=self.name,
+                size=self._codec.vocab_size,
+                max_tokens=self._codec.sequence_length,
+                stop_tokens=(END,),
                 meaning={
                     "num_levels": self._options.num_levels,
                     "points": list(POINTS),

@@ -249,7 +249,7 @@ def decode(
     *,
     decoding: Decoding,
     probe_tokens: tuple[int, ...],
-    stop_token: int | None,
+    stop_tokens: tuple[int, ...],
 ) -> Samples:
     """Draw ``uniforms_GST.shape[1]`` sequences for each encoded image; see ``Policy.sample``.
 
@@ -263,5 +263,5 @@ def decode(
             uniforms_GST,
             decoding=decoding,
             probe_tokens=probe_tokens,
-            stop_token=stop_token,
+            stop_tokens=stop_tokens,
         )

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rewardtune.policies.draw import Decoding, draw_tokens, invert_cumulative, tempered
+from rewardtune.policies.draw import Decoding, draw_tokens, invert_cumulative, is_stop, tempered
 from rewardtune.policies.policy import Samples
 
 _LOOK_EVERY = 16
@@ -38,7 +38,7 @@ def draw_left_to_right(
     *,
     decoding: Decoding,
     probe_tokens: tuple[int, ...],
-    stop_token: int | None,
+    stop_tokens: tuple[int, ...],
     start_token: int = 0,
 ) -> Samples:
     """Draw ``uniforms_GST.shape[1]`` sequences of each group; see ``Policy.sample``."""
@@ -62,16 +62,16 @@ def draw_left_to_right(
             token_N = invert_cumulative(probability_NV, uniforms_TN[position])
         else:
             token_N = draw_tokens(logits_NV, uniforms_TN[position], decoding)
-        if stop_token is not None:
+        if stop_tokens:
             token_N = token_N.masked_fill(is_finished_N, 0)
-            is_finished_N = is_finished_N | (token_N == stop_token)
+            is_finished_N = is_finished_N | is_stop(token_N, stop_tokens)
         drawn.record(position, token_N, tempered_NV, probability_NV)
         if probe_tokens:
             drawn.record_probes(position, logits_NV)
-        is_time_to_look = stop_token is not None and position % look_every == look_every - 1
+        is_time_to_look = bool(stop_tokens) and position % look_every == look_every - 1
         if is_time_to_look and bool(is_finished_N.all()):
             break
-    return drawn.samples((num_groups, num_samples), stop_token)
+    return drawn.samples((num_groups, num_samples), stop_tokens)
 
 
 class _Drawn:
@@ -112,12 +112,12 @@ class _Drawn:
             normaliser_N1 = self._probe_normaliser_TN1[position]
             torch.logsumexp(logits_NV, dim=-1, keepdim=True, out=normaliser_N1)
 
-    def samples(self, group_shape: tuple[int, int], stop_token: int | None) -> Samples:
+    def samples(self, group_shape: tuple[int, int], stop_tokens: tuple[int, ...]) -> Samples:
         # The logsumexp of the logits, from the softmax that was there anyway.
         normaliser_TN1 = (self._top_logit_TN - self._top_probability_TN.log())[..., None]
         log_probs_TN = (self._logit_TN1 - normaliser_TN1).squeeze(-1)
-        if stop_token is not None:
-            is_stop_TN = (self.tokens_TN == stop_token).to(torch.int64)
+        if stop_tokens:
+            is_stop_TN = is_stop(self.tokens_TN, stop_tokens).to(torch.int64)
             log_probs_TN = log_probs_TN.masked_fill(is_stop_TN.cumsum(0) > is_stop_TN, 0.0)
         if self._probe_normaliser_TN1 is not None:
             normaliser_TN1 = self._probe_normaliser_TN1

@@ -248,7 +248,7 @@ class HuggingFacePolicy(NetworkPolicy):
         *,
         decoding: Decoding,
         probe_tokens: tuple[int, ...] = (),
-        stop_token: int | None = None,
+        stop_tokens: tuple[int, ...] = (),
     ) -> Samples:
         """See ``Policy.sample``."""
         # Its own dtypes, whatever the caller's autocast.
@@ -262,7 +262,7 @@ class HuggingFacePolicy(NetworkPolicy):
                     uniforms_GST,
                     decoding=decoding,
                     probe_tokens=probe_tokens,
-                    stop_token=stop_token,
+                    stop_tokens=stop_tokens,
                     start_token=self._start_token,
                 )
         return replace(samples, encode_seconds=encoded.seconds)

@@ -36,7 +36,7 @@ def carry(
 
     Args:
         policy: left as it is.
-        vocabulary_from, vocabulary_to: the old and the new task's ``describe_vocabulary()``.
+        vocabulary_from, vocabulary_to: the old and the new task's ``vocabulary.describe()``.
         input_size: side of the new input in pixels; None keeps the old.
 
     Raises:

@@ -59,7 +59,7 @@ class EncoderDecoder(VitPolicy):
         *,
         decoding: Decoding,
         probe_tokens: tuple[int, ...] = (),
-        stop_token: int | None = None,
+        stop_tokens: tuple[int, ...] = (),
     ) -> Samples:
         """See ``Policy.sample``."""
         encoded = encode_timed(self.encode, images_GHWC)
@@ -69,6 +69,6 @@ class EncoderDecoder(VitPolicy):
             uniforms_GST,
             decoding=decoding,
             probe_tokens=probe_tokens,
-            stop_token=stop_token,
+            stop_tokens=stop_tokens,
         )
         return replace(samples, encode_seconds=encoded.seconds)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rewardtune.layers import DecoderBlock, LayerNorm
 from rewardtune.layers.transformer import run_block
-from rewardtune.policies.draw import Decoding, draw_tokens, tempered
+from rewardtune.policies.draw import Decoding, draw_tokens, is_stop, tempered
 from rewardtune.policies.encoding import encode_timed
 from rewardtune.policies.networks.token_head import TokenHead
 from rewardtune.policies.networks.vit import EncoderDecoderConfig, VitPolicy
@@ -98,7 +98,7 @@ class ParallelPolicy(VitPolicy):
         *,
         decoding: Decoding,
         probe_tokens: tuple[int, ...] = (),
-        stop_token: int | None = None,
+        stop_tokens: tuple[int, ...] = (),
     ) -> Samples:
         """See ``Policy.sample``."""
         num_groups, num_samples, length = uniforms_GST.shape
@@ -116,8 +116,8 @@ class ParallelPolicy(VitPolicy):
         )
         log_probs_GTV = tempered(logits_GTV, decoding.temperature).log_softmax(dim=-1)
         log_probs_GST = log_probs_GTV.gather(-1, tokens_GST.transpose(1, 2)).transpose(1, 2)
-        if stop_token is not None:
-            is_stop_GST = (tokens_GST == stop_token).to(torch.int64)
+        if stop_tokens:
+            is_stop_GST = is_stop(tokens_GST, stop_tokens).to(torch.int64)
             is_after_GST = is_stop_GST.cumsum(dim=-1) > is_stop_GST
             tokens_GST = tokens_GST.masked_fill(is_after_GST, 0)
             log_probs_GST = log_probs_GST.masked_fill(is_after_GST, 0.0)

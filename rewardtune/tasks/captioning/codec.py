@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardtune.tasks.captioning.vocabulary import PADDING, Vocabulary, VocabularyError
+from rewardtune.tasks.captioning.vocabulary import PADDING, VocabularyError, WordPieces
+from rewardtune.tasks.vocabulary import Vocabulary
 
 End = Literal["sep", "pad"]
 """sep: the stop token ends a caption, and nothing after it counts. pad: zeros fill the sequence up
@@ -36,7 +37,7 @@ class Encoded:
 class CaptionCodec:
     """Texts to sequences of ``sequence_length`` tokens, and any tokens to a text."""
 
-    vocabulary: Vocabulary
+    vocabulary: WordPieces
     sequence_length: int
     end: End = "sep"
 
@@ -58,9 +59,9 @@ class CaptionCodec:
         return self.vocabulary.stop_token if self.end == "sep" else 0
 
     @property
-    def stop_token(self) -> int | None:
-        """After which nothing is drawn; None: every position is."""
-        return self.vocabulary.stop_token if self.end == "sep" else None
+    def stop_tokens(self) -> tuple[int, ...]:
+        """After which nothing is drawn; none: every position is."""
+        return (self.vocabulary.stop_token,) if self.end == "sep" else ()
 
     def encode(self, caption: str) -> Encoded:
         """A caption as tokens [T]. The end always has a place: pieces beyond it are dropped."""
@@ -96,3 +97,18 @@ class CaptionCodec:
         special = {token for token, piece in added.items() if piece.special}
         special.add(self.vocabulary.stop_token)
         return frozenset(tokenizer.get_vocab(with_added_tokens=True).values()) - special
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionTokens(Vocabulary):
+    """What a captioner draws; only who asks what it means waits for the digest of its pieces."""
+
+    codec: CaptionCodec
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **super().describe(),
+            "end": self.codec.end,
+            "end_token": self.codec.end_token,
+            "pieces_digest": self.codec.vocabulary.digest,
+        }

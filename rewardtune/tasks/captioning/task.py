@@ -22,7 +22,7 @@ from rewardtune.tasks.captioning.cider.document_frequencies import (
     DocumentFrequencies,
     FrequenciesError,
 )
-from rewardtune.tasks.captioning.codec import CaptionCodec
+from rewardtune.tasks.captioning.codec import CaptionCodec, CaptionTokens
 from rewardtune.tasks.captioning.config import CaptioningConfig, read_config
 from rewardtune.tasks.captioning.metric import caption_metrics
 from rewardtune.tasks.captioning.paint import paint_captions
@@ -33,7 +33,7 @@ from rewardtune.tasks.captioning.reward import CaptionReward
 from rewardtune.tasks.captioning.vocabulary import load_vocabulary
 from rewardtune.tasks.captioning.wording import ends_in_function_word, repeated_ngrams
 from rewardtune.tasks.results_files import Progress
-from rewardtune.tasks.token_task import TokenLayout, TokenTask
+from rewardtune.tasks.token_task import TokenTask
 
 SCORE_RULES = ("caption",)
 """One caption per image: there is nothing to rank."""
@@ -70,10 +70,12 @@ class CaptioningTask(TokenTask):
             end=self._config.end,
         )
         super().__init__(
-            TokenLayout(
-                vocab_size=self._codec.vocab_size,
-                sequence_length=self._codec.sequence_length,
-                stop_token=self._codec.stop_token,
+            CaptionTokens(
+                task=self.name,
+                size=self._codec.vocab_size,
+                max_tokens=self._codec.sequence_length,
+                stop_tokens=self._codec.stop_tokens,
+                codec=self._codec,
             )
         )
         self._num_cut = 0
@@ -111,15 +113,6 @@ class CaptioningTask(TokenTask):
         """Captions that ``target_tokens`` had to cut, so far."""
         return self._num_cut
 
-    def describe_vocabulary(self) -> dict[str, Any]:
-        """As that of every task, and what its pieces are: only who asks waits for their digest."""
-        return {
-            **super().describe_vocabulary(),
-            "end": self._config.end,
-            "end_token": self._codec.end_token,
-            "pieces_digest": self._codec.vocabulary.digest,
-        }
-
     @property
     def score_bounds(self) -> dict[str, tuple[float, float]]:
         """Those of CIDEr-D, and of shares."""
@@ -156,14 +149,14 @@ class CaptioningTask(TokenTask):
             ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T; the
                 image has no captions; or no document frequencies were given.
         """
-        if tokens_ST.ndim != 2 or tokens_ST.shape[1] != self.sequence_length:
+        if tokens_ST.ndim != 2 or tokens_ST.shape[1] != self.vocabulary.max_tokens:
             raise ValueError(
-                f"captions must be [S, {self.sequence_length}] tokens, got "
+                f"captions must be [S, {self.vocabulary.max_tokens}] tokens, got "
                 f"{list(tokens_ST.shape)}: sampler and task must agree on max_tokens"
             )
         words_S = [ptb_words(self._codec.decode(tokens_T)) for tokens_T in tokens_ST]
         length_S = np.array([self._codec.num_pieces(tokens_T) for tokens_T in tokens_ST])
-        is_full_S = length_S == self.sequence_length
+        is_full_S = length_S == self.vocabulary.max_tokens
         return Score(
             reward_S=self._rewards(tokens_ST, words_S, is_full_S, _captions(example)),
             components={

@@ -32,7 +32,7 @@ class VocabularyError(ValueError):
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class WordPieces:
     """A tokenizer's pieces and the token that ends a caption."""
 
     path: Path
@@ -53,7 +53,7 @@ class Vocabulary:
         return bool(self.tokenizer.token_to_id(piece) == token)
 
 
-def load_vocabulary(path: Path, *, stop: str = STOP) -> Vocabulary:
+def load_vocabulary(path: Path, *, stop: str = STOP) -> WordPieces:
     """Read a tokenizer.
 
     Args:
@@ -77,7 +77,7 @@ def load_vocabulary(path: Path, *, stop: str = STOP) -> Vocabulary:
             f"vocabulary {file} has no '{stop}', the piece that ends a caption: take BERT's own "
             f"vocabulary, or name the piece that does in the task option stop"
         )
-    return Vocabulary(path=path, tokenizer=tokenizer, stop_token=stop_token)
+    return WordPieces(path=path, tokenizer=tokenizer, stop_token=stop_token)
 
 
 def train_vocabulary(captions: Iterable[str], *, size: int) -> list[str]:

@@ -20,7 +20,7 @@ from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.view import boxes_to_pixels
 from rewardtune.records import Group, Score, TokenRewards, TokenTargets, View
 from rewardtune.tasks.detection.class_rewards import class_rewards
-from rewardtune.tasks.detection.codec import DetectionCodec
+from rewardtune.tasks.detection.codec import TOKENS_PER_BOX, DetectionCodec
 from rewardtune.tasks.detection.config import DetectionConfig, read_config
 from rewardtune.tasks.detection.definition import class_weights, threshold_weights
 from rewardtune.tasks.detection.kernel import BatchMatch, Targets, match_batch
@@ -29,7 +29,8 @@ from rewardtune.tasks.detection.probe import DetectionProbe
 from rewardtune.tasks.detection.results_files import score_detections
 from rewardtune.tasks.detection.target import target_boxes, with_wrong_boxes
 from rewardtune.tasks.results_files import Progress
-from rewardtune.tasks.token_task import TokenLayout, TokenTask
+from rewardtune.tasks.token_task import TokenTask
+from rewardtune.tasks.vocabulary import Vocabulary
 
 WRONG, RIGHT = 1, 2
 """Confidence tokens; 0 means that there is no box."""
@@ -83,11 +84,17 @@ class DetectionTask(TokenTask):
             self._config.iou_thresholds, aggregate=self._config.aggregate
         )
         super().__init__(
-            TokenLayout(
-                vocab_size=self._codec.vocab_size,
-                sequence_length=self._codec.sequence_length,
+            Vocabulary(
+                task=self.name,
+                size=self._codec.vocab_size,
+                max_tokens=self._codec.sequence_length,
                 # No stop token: a 0 hides one box, and later slots still count.
                 probe_tokens=(WRONG, RIGHT),
+                # A box ends with its confidence. Later boxes see "right" whichever was drawn, as
+                # they do in pretraining: what it is then changes no other box.
+                step_length=TOKENS_PER_BOX,
+                has_readout=True,
+                readout_seen_as=RIGHT,
                 meaning={
                     "layout": ["y0", "x0", "y1", "x1", "class", "confidence"],
                     "max_level": self._codec.max_level,
@@ -175,9 +182,9 @@ class DetectionTask(TokenTask):
         Raises:
             ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T.
         """
-        if tokens_ST.ndim != 2 or tokens_ST.shape[1] != self.sequence_length:
+        if tokens_ST.ndim != 2 or tokens_ST.shape[1] != self.vocabulary.max_tokens:
             raise ValueError(
-                f"detection sequences must be [S, {self.sequence_length}], got "
+                f"detection sequences must be [S, {self.vocabulary.max_tokens}], got "
                 f"{list(tokens_ST.shape)}: sampler and task must agree on max_boxes"
             )
         boxes = target_boxes(example, view, codec=self._codec, input_size=input_size)

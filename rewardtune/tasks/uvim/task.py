@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from rewardtune.datasets.example import Example
 from rewardtune.records import View
 from rewardtune.tasks.options import read_options
-from rewardtune.tasks.token_task import TokenLayout, TokenTask
+from rewardtune.tasks.token_task import TokenTask
 from rewardtune.tasks.uvim.options import StageOneOptions, stage_one_artefact
+from rewardtune.tasks.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from rewardtune.tasks.uvim.codec import StageOneCodec
@@ -58,9 +59,10 @@ class StageOneTask(TokenTask, Generic[Options]):
                 f"for {self.name} in task_options.stage_one"
             )
         super().__init__(
-            TokenLayout(
-                vocab_size=self._codec.vocab_size,
-                sequence_length=self._codec.sequence_length,
+            Vocabulary(
+                task=self.name,
+                size=self._codec.vocab_size,
+                max_tokens=self._codec.sequence_length,
                 # No stop token: every position holds a code.
                 meaning={"stage_one": self._codec.digest, **(meaning or {})},
             )

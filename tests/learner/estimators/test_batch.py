@@ -12,6 +12,7 @@ from learner.estimators.config import EstimatorConfig
 from learner.estimators.leave_one_out import LeaveOneOut
 from rewardtune.records import Group, Published, Score, ScoredGroup, TokenRewards, View
 from rewardtune.tasks.task import Task
+from rewardtune.tasks.vocabulary import Vocabulary
 
 LENGTH = 6
 EVERY = LeaveOneOut(EstimatorConfig(estimator="leave_one_out"))
@@ -19,7 +20,7 @@ STEP_REWARD_SP = np.array([[1.0, 0.5, 0.0], [0.0, 0.0, -0.3]])
 
 
 class _NoTargets:
-    stop_token = None
+    vocabulary = Vocabulary(task="none", size=2, max_tokens=LENGTH)
 
     def token_targets(self, group: Group, score: Score) -> None:
         return None

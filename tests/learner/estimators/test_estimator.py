@@ -120,7 +120,7 @@ def sampled_gradient(
     advantage = estimator.advantages(returns)
     trained = tokens[:, : advantage.shape[1]]
     log_prob = policy.log_prob(images, trained, temperature=temperature).drawn_GST
-    live = live_positions(trained, None)
+    live = live_positions(trained, ())
     (reinforce_loss(log_prob, advantage, live) / num_groups).backward()
     return gradient(policy)
 
@@ -214,7 +214,7 @@ def token_rewards_gradient(
     is_drawn = tokens[..., -1:, None] == tokens_K
     expected = expected_rewards(log_prob, rewards, is_drawn, reward_of(tokens)[..., None])
     advantage = LEAVE_ONE_OUT.advantages(expected)
-    plain = reinforce_loss(found.drawn_GST, advantage, live_positions(tokens, None))
+    plain = reinforce_loss(found.drawn_GST, advantage, live_positions(tokens, ()))
     change = token_rewards_loss(
         log_prob, rewards, is_drawn, advantage, torch.ones_like(advantage), length=LENGTH
     )

@@ -22,8 +22,9 @@ FIXTURE = np.load(Path(__file__).parents[2] / "fixtures" / "detection_reward.npz
 
 def test_positions_after_the_stop_token_are_not_live() -> None:
     tokens = torch.tensor([[[5, 2, 0, 0], [2, 2, 2, 0], [1, 1, 1, 1]]])
-    assert live_positions(tokens, 2).tolist() == [[[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]]
-    assert live_positions(tokens, None).min() == 1
+    assert live_positions(tokens, (2,)).tolist() == [[[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]]
+    assert live_positions(tokens, (2, 5)).tolist() == [[[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]]
+    assert live_positions(tokens, ()).min() == 1
 
 
 def test_importance_weight_is_the_ratio_of_whole_sequences_truncated() -> None:

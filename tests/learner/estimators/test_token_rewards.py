@@ -22,7 +22,7 @@ OPTIONS = {"max_boxes": BOXES, "confidence_weight": 0.3, "class_rewards": True}
 TASK = DetectionTask(
     OPTIONS, categories=[Category(id=c, name=str(c), num_instances=10) for c in range(CLASSES)]
 )
-LENGTH = TASK.sequence_length
+LENGTH = TASK.vocabulary.max_tokens
 
 
 def made_policy() -> EncoderDecoder:
@@ -36,7 +36,7 @@ def made_policy() -> EncoderDecoder:
             mlp_width=40,
             encoder_depth=1,
             decoder_depth=1,
-            vocab_size=TASK.vocab_size,
+            vocab_size=TASK.vocabulary.size,
             sequence_length=LENGTH,
         )
     )

@@ -41,7 +41,7 @@ def test_golden_rewards_are_what_the_task_gives_and_tell_good_from_damaged(digit
     assert [each.view.flip for each in golden] == [False, True, False, True]
     for each in golden:
         group = each.group()
-        assert group.tokens_ST.shape == (2, task.sequence_length)
+        assert group.tokens_ST.shape == (2, task.vocabulary.max_tokens)
         assert group.tokens_ST.dtype == np.int32
         score = score_group(group, task=task, dataset=dataset, input_size=32).score
         assert tuple(score.reward_S.tolist()) == each.rewards

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.shards.dataset import ShardDataset
 from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.tasks.vocabulary import Vocabulary
 
 HANG, SEGFAULT, KILL, EXIT, RAISE, NAN, SHORT = range(100, 107)
 PRINT, SLEEP, FLOAT32, SPAWN, WAIT, UNPLUG = range(107, 113)
@@ -27,10 +28,7 @@ SLEEP_SECONDS = 0.2
 
 class ByToken:
     name = "by_token"
-    vocab_size = 200
-    sequence_length = 3
-    stop_token = None
-    probe_tokens: tuple[int, ...] = ()
+    vocabulary = Vocabulary(task="by_token", size=200, max_tokens=3)
     score_rules: tuple[str, ...] = ()
 
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
@@ -41,9 +39,6 @@ class ByToken:
         if options.get("drifts"):
             # As another version of some library would: not what the run's golden rewards say.
             self._scale += 1e-9 * len(list(self._folder.iterdir()))
-
-    def describe_vocabulary(self) -> dict[str, Any]:
-        return {}
 
     def target_tokens(
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator

@@ -92,7 +92,7 @@ def test_a_stage_two_becomes_a_policy_of_its_task(
     loaded = load_policy(output)
     assert loaded.policy.config == config
     categories = open_dataset(data / "train").categories
-    needed = TASK({"stage_one": str(stage_one)}, categories=categories).describe_vocabulary()
+    needed = TASK({"stage_one": str(stage_one)}, categories=categories).vocabulary.describe()
     assert loaded.vocabulary == needed
     assert loaded.provenance["keep_aspect"] is False
     assert isinstance(loaded.policy, EncoderDecoder)

@@ -31,6 +31,7 @@ from rewardtune.reward_lab.ranks import spearman
 from rewardtune.reward_lab.table import report_json
 from rewardtune.tasks.probe import Probe
 from rewardtune.tasks.token_probe import TokenProbe
+from rewardtune.tasks.vocabulary import Vocabulary
 from tests.rewardtune.tiny_run import write_tiny_digits
 
 ROOT = Path(__file__).parents[3]
@@ -233,17 +234,11 @@ class CountingTask:
     """Count the objects, one token each, in a sequence of six: ``rewardtune.tasks.task.Task``."""
 
     name = "counting"
-    vocab_size = 3
-    sequence_length = 6
-    stop_token = None
-    probe_tokens = (1,)
+    vocabulary = Vocabulary(task="counting", size=3, max_tokens=6, probe_tokens=(1,))
     score_rules = ("plain",)
 
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
         assert not options
-
-    def describe_vocabulary(self) -> dict[str, Any]:
-        return {}
 
     def target_tokens(
         self, example: Example, view: View, *, input_size: int, rng: np.random.Generator

@@ -110,7 +110,7 @@ def test_log_probs_of_samples_are_those_of_log_prob(
 ) -> None:
     images = pictures(3)
     samples = policy.sample(
-        images, some_uniforms(3, 4), decoding=decoding, probe_tokens=(4,), stop_token=STOP
+        images, some_uniforms(3, 4), decoding=decoding, probe_tokens=(4,), stop_tokens=(STOP,)
     )
     queries = TokenQueries(torch.arange(LENGTH), torch.tensor([4]))
     forced = policy.log_prob(

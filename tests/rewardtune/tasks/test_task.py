@@ -10,7 +10,7 @@ CATEGORIES = (Category(id=1, name="one", num_instances=3),)
 
 def test_a_task_of_the_project_loads_by_name() -> None:
     task = load_task("detection", {"max_boxes": 2}, categories=CATEGORIES)
-    assert (task.name, task.sequence_length) == ("detection", 12)
+    assert (task.name, task.vocabulary.max_tokens) == ("detection", 12)
 
 
 def test_a_module_of_the_user_s_loads_by_its_name(

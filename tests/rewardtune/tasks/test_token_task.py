@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from rewardtune.records import Group, Published, Score, View
-from rewardtune.tasks.token_task import TokenLayout, TokenTask
+from rewardtune.tasks.token_task import TokenTask
+from rewardtune.tasks.vocabulary import Vocabulary
 
 
 class Words(TokenTask):
@@ -11,21 +12,10 @@ class Words(TokenTask):
     score_rules = ("plain",)
 
 
-def test_a_task_speaks_the_tokens_of_its_layout() -> None:
-    task = Words(TokenLayout(7, 3, stop_token=2, probe_tokens=(1, 4), meaning={"language": "eo"}))
-    assert (task.vocab_size, task.sequence_length, task.stop_token) == (7, 3, 2)
-    assert task.probe_tokens == (1, 4)
-    assert list(task.describe_vocabulary().items()) == [
-        ("task", "words"),
-        ("vocab_size", 7),
-        ("sequence_length", 3),
-        ("language", "eo"),
-    ]
-
-
-def test_a_plain_layout_has_no_end_no_probes_and_no_soft_targets() -> None:
-    task = Words(TokenLayout(vocab_size=7, sequence_length=3))
-    assert task.stop_token is None and task.probe_tokens == ()
+def test_a_plain_task_has_its_vocabulary_and_no_soft_targets() -> None:
+    vocabulary = Vocabulary(task="words", size=7, max_tokens=3)
+    task = Words(vocabulary)
+    assert task.vocabulary is vocabulary
     tokens_ST = np.zeros((2, 3), dtype=np.int32)
     log_probs_ST = np.zeros((2, 3), dtype=np.float32)
     group = Group(

@@ -55,7 +55,7 @@ def test_greedy_decoding_with_a_stop_token_equals_big_vision_up_to_the_stop(
     vtt = reference("vtt_eos")
     stop = int(vtt.tensor("cfg/eos_token"))
     samples = vtt.policy.sample(
-        vtt.tensor("in/image"), torch.zeros(3, 1, 8), decoding=GREEDY, stop_token=stop
+        vtt.tensor("in/image"), torch.zeros(3, 1, 8), decoding=GREEDY, stop_tokens=(stop,)
     )
     expected_GT = vtt.tensor("out/greedy_tokens")
     assert samples.tokens_GST[:, 0].tolist() == expected_GT.tolist()
@@ -123,7 +123,8 @@ def test_tokens_equal_those_of_a_loop_without_caches(
     policy = random_policy()
     images, uniforms_GST = torch.randn(2, 32, 32, 3), some_uniforms(2, 4, 12)
     free = policy.sample(images, uniforms_GST, decoding=decoding).tokens_GST
-    stop_token = int(free[0, 0, 4]) if stops else None
+    # Two of them, since a sequence may end in either.
+    stop_tokens = (int(free[0, 0, 4]), int(free[0, 1, 7])) if stops else ()
     context = policy.encode(images)
     tokens_NT = torch.zeros(8, 12, dtype=torch.int64)
     for position in range(12):
@@ -131,10 +132,12 @@ def test_tokens_equal_those_of_a_loop_without_caches(
         token_N = draw_tokens(
             logits_NTV[:, position], uniforms_GST.flatten(0, 1)[:, position], decoding
         )
-        if stop_token is not None:
+        for stop_token in stop_tokens:
             token_N[(tokens_NT[:, :position] == stop_token).any(dim=1)] = 0
         tokens_NT[:, position] = token_N
-    found = policy.sample(images, uniforms_GST, decoding=decoding, stop_token=stop_token).tokens_GST
+    found = policy.sample(
+        images, uniforms_GST, decoding=decoding, stop_tokens=stop_tokens
+    ).tokens_GST
     assert found.flatten(0, 1).tolist() == tokens_NT.tolist()
     assert torch.equal(found, free) != stops
 
@@ -144,7 +147,7 @@ def test_nothing_is_drawn_after_the_stop_token(random_policy: Build) -> None:
     images, uniforms_GST = torch.randn(4, 32, 32, 3), some_uniforms(4, 8, 12)
     free = policy.sample(images, uniforms_GST, decoding=SAMPLING)
     stop = int(free.tokens_GST[0, 0, 5])
-    stopped = policy.sample(images, uniforms_GST, decoding=SAMPLING, stop_token=stop)
+    stopped = policy.sample(images, uniforms_GST, decoding=SAMPLING, stop_tokens=(stop,))
     is_stop = free.tokens_GST == stop
     is_after = is_stop.cumsum(dim=-1) - is_stop.long() > 0
     assert 0 < is_after.sum() < is_after.numel()

@@ -66,7 +66,7 @@ def as_their_processor_has_it(images_GHWC: Tensor) -> Tensor:
 def test_greedy_tokens_are_those_of_generate(folder: Folder, kind: str) -> None:
     images = pictures(12)
     policy = load_hugging_face(folder(kind), sequence_length=LENGTH)
-    ours = policy.sample(images, torch.zeros(12, 1, LENGTH), decoding=GREEDY, stop_token=STOP)
+    ours = policy.sample(images, torch.zeros(12, 1, LENGTH), decoding=GREEDY, stop_tokens=(STOP,))
     with quietly():
         generated = theirs(folder(kind)).generate(
             as_their_processor_has_it(images), do_sample=False, max_new_tokens=LENGTH
@@ -82,7 +82,7 @@ def test_some_sequence_stops_before_its_end(folder: Folder) -> None:
     for kind in KINDS:
         policy = load_hugging_face(folder(kind), sequence_length=LENGTH)
         tokens = policy.sample(
-            pictures(12), torch.zeros(12, 1, LENGTH), decoding=GREEDY, stop_token=STOP
+            pictures(12), torch.zeros(12, 1, LENGTH), decoding=GREEDY, stop_tokens=(STOP,)
         ).tokens_GST
         lengths |= set((tokens == STOP).any(dim=-1).flatten().tolist())
     assert lengths == {False, True}
@@ -160,7 +160,7 @@ def test_an_exported_policy_loads_in_transformers(
         )
     assert not report["missing_keys"] and not report["unexpected_keys"]  # type: ignore[has-type]
     images = pictures(2)
-    drawn = policy.sample(images, torch.zeros(2, 1, LENGTH), decoding=GREEDY, stop_token=STOP)
+    drawn = policy.sample(images, torch.zeros(2, 1, LENGTH), decoding=GREEDY, stop_tokens=(STOP,))
     with quietly():
         generated = model.eval().generate(  # type: ignore[has-type]
             as_their_processor_has_it(images), do_sample=False, max_new_tokens=LENGTH

@@ -76,7 +76,7 @@ def test_a_full_sequence_without_end_is_all_pieces(codec: CaptionCodec) -> None:
 
 def test_zeros_end_a_caption_where_padding_is_learned(codec: CaptionCodec) -> None:
     padded = CaptionCodec(codec.vocabulary, LENGTH, end="pad")
-    assert (codec.stop_token, padded.stop_token) == (STOP, None)
+    assert (codec.stop_tokens, padded.stop_tokens) == ((STOP,), ())
     encoded = padded.encode("two cats")
     assert STOP not in encoded.tokens_T
     assert padded.decode(encoded.tokens_T) == "two cats"

@@ -80,7 +80,7 @@ def test_a_reference_beats_another_image_s_and_that_beats_nothing(options: dict[
 def test_the_same_in_gives_the_same_out_in_any_company(options: dict[str, Any]) -> None:
     task = make(options)
     rng = np.random.default_rng(0)
-    tokens_ST = rng.integers(0, task.vocab_size, (8, LENGTH)).astype(np.int32)
+    tokens_ST = rng.integers(0, task.vocabulary.size, (8, LENGTH)).astype(np.int32)
     together = score(task, tokens_ST, CAPTIONS[0])
     for row in range(8):
         alone = score(make(options), tokens_ST[row : row + 1], CAPTIONS[0])
@@ -135,7 +135,7 @@ def test_a_sequence_without_end_has_none_to_be_scored(
     text = "two cats sleep on a sofa"
     tokens_ST = tokens_of(task, text, text)
     assert task.codec.num_pieces(tokens_ST[0]) == 6
-    tokens_ST[1, 6] = task.vocab_size + 1  # says nothing, but is no end
+    tokens_ST[1, 6] = task.vocabulary.size + 1  # says nothing, but is no end
     ended, endless = score(task, tokens_ST, CAPTIONS[1]).reward_S
     assert ended > endless
 
@@ -269,7 +269,7 @@ def test_another_vocabulary_of_the_same_size_is_another_vocabulary(
     pieces[-1], pieces[-2] = pieces[-2], pieces[-1]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))
     other = make(options, vocabulary=str(tmp_path))
-    ours, theirs = make(options).describe_vocabulary(), other.describe_vocabulary()
+    ours, theirs = make(options).vocabulary.describe(), other.vocabulary.describe()
     assert ours["vocab_size"] == theirs["vocab_size"]
     assert ours != theirs
 

@@ -86,8 +86,8 @@ def group_of(tokens_ST: np.ndarray) -> Group:
 def test_the_task_is_found_by_name_and_keeps_the_contract() -> None:
     task: Task = load_task("detection", {"max_boxes": 5}, categories=CATEGORIES)
     assert isinstance(task, TASK)
-    assert (task.name, task.vocab_size, task.sequence_length) == ("detection", 1084, 30)
-    assert (task.stop_token, task.probe_tokens) == (None, (1, 2))
+    assert (task.name, task.vocabulary.size, task.vocabulary.max_tokens) == ("detection", 1084, 30)
+    assert (task.vocabulary.stop_tokens, task.vocabulary.probe_tokens) == ((), (1, 2))
 
 
 @pytest.mark.parametrize(
@@ -474,8 +474,8 @@ def test_no_category_is_refused() -> None:
 
 
 def test_the_vocabulary_describes_itself_as_json() -> None:
-    described = task_of().describe_vocabulary()
+    described = task_of().vocabulary.describe()
     assert json.loads(json.dumps(described)) == described
     assert described["num_classes"] == len(described["class_names"]) == 80
     other = [replace(category, name="other") for category in CATEGORIES]
-    assert DetectionTask({"max_boxes": 12}, categories=other).describe_vocabulary() != described
+    assert DetectionTask({"max_boxes": 12}, categories=other).vocabulary.describe() != described

@@ -76,12 +76,12 @@ def predict(
 
 
 def test_the_task_loads_by_name_and_describes_its_codes(tmp_path: Path) -> None:
-    built = task(tmp_path)
-    assert (built.vocab_size, built.sequence_length, built.stop_token) == (11, 4, None)
-    described = built.describe_vocabulary()
+    vocabulary = task(tmp_path).vocabulary
+    assert (vocabulary.size, vocabulary.max_tokens, vocabulary.stop_tokens) == (11, 4, ())
+    described = vocabulary.describe()
     assert described["class_names"] == ["cat", "dog", "grass"]
     other = write_stage_one(tmp_path, "panoptic", seed=1)
-    another = TASK({"stage_one": str(other)}, categories=CATEGORIES).describe_vocabulary()
+    another = TASK({"stage_one": str(other)}, categories=CATEGORIES).vocabulary.describe()
     assert described["stage_one"] != another["stage_one"]
     json.dumps(described)
 
