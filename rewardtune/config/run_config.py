@@ -21,6 +21,7 @@ from reward_workers.scoring.config import RewardConfig
 from rewardtune.config.cluster_config import ClusterConfig
 from rewardtune.datasets.view import ViewConfig
 from rewardtune.tasks.artefacts import with_options
+from rewardtune.tasks.vocabulary import Vocabulary
 from rewardtune.transport.security.config import SecurityConfig
 from sampler.config import SamplerConfig
 
@@ -97,15 +98,19 @@ class PolicyConfig(Section):
     position_embedding: Literal["learned", "sincos2d"] = "learned"
     """Of a policy that starts without a checkpoint."""
 
+    readout: bool = False
+    """Decoder blocks of their own for the tokens that the task's vocabulary reads out, such as a
+    detector's confidences, which no other token's distribution feels
+    (``rewardtune.policies.networks.readout``). A policy without them gets a copy of its
+    decoder's."""
+
     readout_every: int | None = Field(default=None, ge=2)
-    """Blocks of its own for the last of so many tokens, which no other token's distribution feels
-    (``rewardtune.policies.networks.readout``): 6 for a detector's confidences. A policy without
-    them gets a copy of its decoder's."""
+    """The last of so many tokens is read out. With ``readout`` filled in from the task's vocabulary
+    when the run starts; given here it counts by itself."""
 
     readout_seen_as: PositiveInt | None = None
     """Later tokens see this one in place of any that was read out, but for padding: what a box's
-    confidence is then changes no other box. A detector's: ``max_confidence``, 2. Needs
-    ``readout_every``."""
+    confidence is then changes no other box. Filled in as ``readout_every`` is, which it needs."""
 
     @property
     def missing_sizes(self) -> list[str]:
@@ -123,10 +128,11 @@ class PolicyConfig(Section):
                 "policy.encoder and policy.checkpoint exclude each other: the checkpoint has an "
                 "encoder of its own"
             )
-        if self.readout_seen_as is not None and self.readout_every is None:
+        is_read_out = self.readout or self.readout_every is not None
+        if self.readout_seen_as is not None and not is_read_out:
             raise ValueError(
-                f"policy.readout_seen_as = {self.readout_seen_as} needs policy.readout_every, the "
-                "tokens of a step (a detector's box: 6): nothing is read out without"
+                f"policy.readout_seen_as = {self.readout_seen_as} but nothing is read out: set "
+                "policy.readout = true, which takes it from the task, or leave the key out"
             )
         if self.kind == "hugging_face" and self.checkpoint is None:
             raise ValueError(
@@ -325,6 +331,7 @@ class RunConfig(Section):
         checkpoint: str | None = None,
         encoder: str | None = None,
         contents: Mapping[str, str] | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> RunConfig:
         """The config with what only a started run knows; its identity is complete after this.
 
@@ -333,9 +340,11 @@ class RunConfig(Section):
             num_train: examples in the training set: durations in epochs become steps.
             train, holdout, validation, checkpoint, encoder: digests of what the paths hold.
             contents: what the field of that name is to say.
+            vocabulary: the task's, which says what a readout reads.
 
         Raises:
-            ConfigError: a digest was given in the config, or by an earlier start, and differs.
+            ConfigError: a digest was given in the config, or by an earlier start, and differs; or
+                the task reads nothing out, or something else than the config.
         """
         found = {
             "data.train": train,
@@ -354,6 +363,8 @@ class RunConfig(Section):
                     f"{expected}: restore what it held, or start a new run on it"
                 )
             values[section][f"{name}_digest"] = digest if digest is not None else expected
+        if self.policy.readout and vocabulary is not None:
+            values["policy"] |= _readout(self.policy, vocabulary)
         values["contents"] = dict(contents or {})
         values["compute"]["device"] = device
         schedule = self.learner.schedule.in_steps(
@@ -369,6 +380,9 @@ class RunConfig(Section):
             del values["data"][key]
         for key in ("checkpoint", "encoder"):
             del values["policy"][key]
+        # Once the run has started, what is read out says all of it.
+        if not self.policy.readout or self.policy.readout_every is not None:
+            del values["policy"]["readout"]
         values["importance_weight"] = self.weighs_importance
         # What is there counts, not where it is.
         contents = values.pop("contents")
@@ -423,6 +437,26 @@ def derived(
     if num_train is not None:
         sizes["epochs"] = round(learner.batch_size * learner.num_steps / num_train, 3)
     return sizes
+
+
+def _readout(policy: PolicyConfig, vocabulary: Vocabulary) -> dict[str, int | None]:
+    """What ``policy.readout`` comes to with a task's vocabulary."""
+    if not vocabulary.has_readout:
+        raise ConfigError(
+            f"policy.readout = true but the vocabulary of task '{vocabulary.task}' has nothing to "
+            "read out: leave the key out"
+        )
+    found = {
+        "readout_every": vocabulary.step_length,
+        "readout_seen_as": vocabulary.readout_seen_as,
+    }
+    for key, value in found.items():
+        if (given := getattr(policy, key)) not in (None, value):
+            raise ConfigError(
+                f"policy.{key} = {given} but task '{vocabulary.task}' has {value}: leave the key "
+                "out to take the task's, or policy.readout to go by the key alone"
+            )
+    return found
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

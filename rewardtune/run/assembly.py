@@ -111,6 +111,7 @@ def _open(config: RunConfig, resolved: Resolved, digests: _StartDigests, *, on_c
         checkpoint=digests.checkpoint,
         encoder=digests.encoder,
         contents=resolved.contents,
+        vocabulary=task.vocabulary,
     )
     here = torch.device("cpu" if on_cpu else device)
     return Parts(

@@ -109,8 +109,9 @@ def _with_readout(policy: NetworkPolicy, wanted: PolicyConfig) -> NetworkPolicy:
     if every is None:
         return policy
     if not isinstance(policy, EncoderDecoder):
+        asked = "policy.readout = true" if wanted.readout else f"policy.readout_every = {every}"
         raise ConfigError(
-            f"policy.readout_every = {every} needs a policy of kind 'encoder_decoder', got "
+            f"{asked} needs a policy of kind 'encoder_decoder', got "
             f"'{policy.architecture}': leave the key out"
         )
     has = policy.config
@@ -121,19 +122,19 @@ def _with_readout(policy: NetworkPolicy, wanted: PolicyConfig) -> NetworkPolicy:
         ):
             if value not in (None, found):
                 raise ConfigError(
-                    f"policy.{key} = {value} but the checkpoint has {found}: leave the key out to "
-                    "take the checkpoint's"
+                    f"policy.{key} = {value} but the checkpoint has {found}: leave the keys of the "
+                    "readout out to take the checkpoint's"
                 )
         return policy
     if policy.sequence_length % every:
         raise ConfigError(
             f"policy.readout_every = {every} does not divide the {policy.sequence_length} tokens "
-            "of a sequence: set it to the tokens of a step (a detector's box: 6)"
+            "of a sequence: set policy.readout = true instead, which takes the task's own steps"
         )
     if seen_as is not None and seen_as >= policy.vocab_size:
         raise ConfigError(
             f"policy.readout_seen_as = {seen_as} is none of the policy's {policy.vocab_size} "
-            "tokens: set it to one that stands at these positions (a detector's confidence: 2)"
+            "tokens: set policy.readout = true instead, which takes it from the task"
         )
     return with_readout(policy, every, seen_as=seen_as)
 

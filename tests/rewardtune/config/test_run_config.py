@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from rewardtune.config.config_file import load_config, parse_config
 from rewardtune.config.run_config import ConfigError, RunConfig, derived
+from rewardtune.tasks.vocabulary import Vocabulary
 
 TUNE: dict[str, Any] = {
     "task": "detection",
@@ -396,6 +397,53 @@ def test_pinning_fills_in_what_only_a_started_run_knows() -> None:
     assert (pinned.data.train_digest, pinned.data.holdout_digest) == ("aa", None)
     assert pinned.policy.checkpoint_digest == "cc"
     assert pinned.pinned(device="cpu", num_train=100, train="aa", checkpoint="cc") == pinned
+
+
+def pinned_with(vocabulary: Vocabulary, **keys: Any) -> RunConfig:
+    return config(**keys).pinned(
+        device="cpu", num_train=100, train="aa", checkpoint="cc", vocabulary=vocabulary
+    )
+
+
+BOXES = Vocabulary(
+    task="detection", size=50, max_tokens=12, step_length=6, has_readout=True, readout_seen_as=2
+)
+
+
+def test_what_a_readout_reads_is_the_tasks_and_its_identity_that_of_the_keys_of_before() -> None:
+    told, spelled = (
+        pinned_with(BOXES, **keys)
+        for keys in (
+            {"policy__readout": True},
+            {"policy__readout_every": 6, "policy__readout_seen_as": 2},
+        )
+    )
+    assert (told.policy.readout_every, told.policy.readout_seen_as) == (6, 2)
+    assert told.identity_hash() == spelled.identity_hash() != pinned_with(BOXES).identity_hash()
+    # A service is told the pinned config, and pins it again.
+    again = told.pinned(device="cpu", num_train=100, train="aa", checkpoint="cc", vocabulary=BOXES)
+    assert again == told
+    # Before the task is known, as in the plan of a sweep, two variants differ all the same.
+    assert config(policy__readout=True).identity_hash() != config().identity_hash()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"policy__readout_every": 3},
+            "policy.readout_every = 3 but task 'detection' has 6: leave",
+        ),
+        ({"policy__readout_seen_as": 1}, "policy.readout_seen_as = 1 but task 'detection' has 2"),
+    ],
+)
+def test_a_readout_that_the_task_does_not_have_is_refused(
+    keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pinned_with(BOXES, policy__readout=True, **keys)
+    with pytest.raises(ConfigError, match="task 'words' has nothing to read out"):
+        pinned_with(Vocabulary(task="words", size=5, max_tokens=4), policy__readout=True)
 
 
 def test_pinning_refuses_data_that_changed_since() -> None:

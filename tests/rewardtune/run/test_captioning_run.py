@@ -231,6 +231,7 @@ def test_another_stop_token_than_the_model_s_is_refused(given: Given, tmp_path: 
         ({"policy": {"input_size": 64}}, "policy.input_size = 64 but .* has 32"),
         ({"policy": {"width": 64}}, "policy.width = 64 but"),
         ({"policy": {"readout_every": 6}}, "needs a policy of kind 'encoder_decoder'"),
+        ({"policy": {"readout": True}}, "task 'captioning' has nothing to read out: leave the key"),
     ],
 )
 def test_settings_that_a_hugging_face_model_cannot_follow_are_refused(

@@ -304,7 +304,7 @@ def test_confidences_are_learned_beside_boxes_that_stay(
         pretrained,
         tmp_path,
         depth=depth,
-        policy={"readout_every": 6, "readout_seen_as": 2},
+        policy={"readout": True},
         learner={"reward_weight": 0.0, "optimizer": {"kind": "adamw", "learning_rate": 1e-2}},
     )
     result = tune(config, log)
@@ -333,10 +333,10 @@ def test_confidences_are_learned_beside_boxes_that_stay(
     config = tiny_tune(data, pretrained, tmp_path / "other", policy=other)
     with pytest.raises(ConfigError, match="policy.readout_seen_as = 5000 is none of the policy's"):
         tune(config, SILENT)
-    with pytest.raises(ValueError, match="readout_seen_as = 2 needs policy.readout_every"):
+    with pytest.raises(ValueError, match="readout_seen_as = 2 but nothing is read out"):
         tiny_tune(data, pretrained, tmp_path / "other", policy={"readout_seen_as": 2})
     config = tiny_tune(data, pretrained, tmp_path / "odd", policy={"readout_every": 4})
-    with pytest.raises(ConfigError, match="does not divide the 18 tokens of a sequence: set it"):
+    with pytest.raises(ConfigError, match="does not divide the 18 tokens of a sequence: set"):
         tune(config, SILENT)
     config = tiny_config(
         data, tmp_path / "at_once", policy={"readout_every": 6, "kind": "parallel"}
