@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 
 from bench.figure import Figure, figure
-from bench.no_work import NoWorkPolicy
+from bench.no_work import NoWorkPolicy, NoWorkSizes
 from bench.small_run import small_start, small_tune, without_holdout
 from learner.source import QueueSource
 from reward_workers.config import RewardWorkerConfig
@@ -140,11 +140,12 @@ def _loop(folder: Path, num_steps: int) -> Iterator[_Loop]:
 
 def _policy_like(parts: Parts) -> NoWorkPolicy:
     policy = parts.policy
-    return NoWorkPolicy(
+    sizes = NoWorkSizes(
         vocab_size=policy.vocab_size,
         sequence_length=policy.sequence_length,
         input_size=policy.input_size,
     )
+    return NoWorkPolicy(sizes)
 
 
 def _core_seconds(pid: int) -> float:

@@ -5,14 +5,18 @@ Axes: G groups, S rollouts, T tokens, Q probed tokens.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from rewardtune.datasets.example import Example
 from rewardtune.policies.draw import Decoding
-from rewardtune.policies.policy import Samples, TokenLogProbs, TokenQueries
+from rewardtune.policies.policy import Policy, Samples, TokenLogProbs, TokenQueries
 from rewardtune.records import Group, Score, TokenTargets, View
 from rewardtune.tasks.detection.task import DetectionTask
 
@@ -29,19 +33,41 @@ class NoWorkTask(DetectionTask):
         return None
 
 
-class NoWorkPolicy(nn.Module):
+class NoWorkSizes(BaseModel):
+    vocab_size: int
+    sequence_length: int
+    input_size: int
+
+
+class NoWorkPolicy(Policy):
     """One parameter. The rollouts of a group differ in their first token."""
 
-    def __init__(self, *, vocab_size: int, sequence_length: int, input_size: int) -> None:
+    config: NoWorkSizes
+
+    def __init__(self, config: NoWorkSizes) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
-        self.sequence_length = sequence_length
-        self.input_size = input_size
+        self.config = config
         self.bias = nn.Parameter(torch.zeros(()))
 
+    @classmethod
+    def fresh(cls, sizes: Mapping[str, Any]) -> Self:
+        return cls.build(sizes)
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any]) -> Self:
+        return cls(NoWorkSizes.model_validate(config))
+
     @property
-    def module(self) -> nn.Module:
-        return self
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def sequence_length(self) -> int:
+        return self.config.sequence_length
+
+    @property
+    def input_size(self) -> int:
+        return self.config.input_size
 
     def log_prob(
         self,

@@ -20,7 +20,7 @@ from rewardtune.config.config_file import parse_config
 from rewardtune.config.run_config import RunConfig
 from rewardtune.datasets.digits.files import write_digits
 from rewardtune.datasets.digits.scenes import SceneStyle
-from rewardtune.policies.network import NetworkPolicy
+from rewardtune.policies.policy import Policy
 from rewardtune.policies.policy_file import load_policy
 from rewardtune.run.local import pretrain
 from rewardtune.run.log import CombinedLog, RunLog
@@ -93,7 +93,7 @@ def without_holdout(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"holdout": None})})
 
 
-def weights_of(policy: Path | NetworkPolicy) -> str:
+def weights_of(policy: Path | Policy) -> str:
     """Hash of a policy's weights alone; its file also says where they came from."""
     digest = hashlib.sha256()
     loaded = load_policy(policy).policy if isinstance(policy, Path) else policy

@@ -77,7 +77,7 @@ class Learner:
         )
         self._ranks = LocalShards() if ranks is None else ranks
         self._own_shards = self._ranks.own_shards(config.gradient_shards)
-        self._parameters = dict(policy.module.named_parameters())
+        self._parameters = dict(policy.named_parameters())
         self._optimizer = Optimizer(self._parameters, config.optimizer)
         self._device = next(iter(self._parameters.values())).device
 

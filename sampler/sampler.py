@@ -67,7 +67,7 @@ class Sampler:
 
     def load(self, weights: PackedWeights, published: Published) -> None:
         self._loaded = None  # a load that fails half way leaves nothing usable
-        load_weights(self._policy.module, weights)
+        load_weights(self._policy, weights)
         self._loaded = published
 
     def check_canary(self, manifest: WeightManifest) -> float:
@@ -109,7 +109,7 @@ class Sampler:
         entries = self._entries(ordinals)
         images_GHWC = self._images(entries)
         images_seconds = time.perf_counter() - started
-        parameter = next(self._policy.module.parameters())
+        parameter = next(self._policy.parameters())
         samples = self._policy.sample(
             images_GHWC.to(parameter.device),
             self._uniforms(ordinals).to(parameter.device),

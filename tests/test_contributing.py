@@ -54,7 +54,7 @@ def test_every_file_that_the_text_names_is_there() -> None:
         for name in paths_in(TEXT)
         if "/" in name and "mytask" not in name and name.split("/")[0] in _top_level()
     }
-    assert "rewardtune/policies/network.py" in named
+    assert "rewardtune/policies/policy.py" in named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.rewardtune.tiny_run import weight_digest
+from tests.tutorial import commands, do, printed
 
 pytestmark = pytest.mark.slow
 
@@ -39,48 +38,21 @@ FEWER_SCENES = (
 )
 
 
-def printed(language: str) -> dict[str, str]:
-    """Blocks of a language, by the file that the line before each names."""
-    found = re.findall(
-        rf"`([\w/.]+)`[^`\n]*(?:\n[^`\n]+)*:?\n\n```{language}\n(.*?)```", PAGE, re.S
-    )
-    return dict(found)
-
-
-def commands() -> list[str]:
-    """What there is to do in a shell, block by block."""
-    return re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-
-
-def do(folder: Path, blocks: list[str]) -> str:
-    """What is printed."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "".join(blocks)],
-        cwd=folder,
-        env={**os.environ, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of nothing but what the page begins with; its code, configs, data, and likelihood."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "pretrained").symlink_to(ROOT / "pretrained")
-    for name, content in printed("python").items():
+    for name, content in printed(PAGE, "python").items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    for name, content in printed("toml").items():
+    for name, content in printed(PAGE, "toml").items():
         for before, after in SMALLER[name].items():
             assert before in content, f"{name} has no {before}"
             content = content.replace(before, after)
         (folder / name).write_text(content)
-    look, likelihood, *_ = commands()
+    look, likelihood, *_ = commands(PAGE)
     assert FEWER_SCENES[0] in look
     do(folder, [look.replace(*FEWER_SCENES), likelihood])
     return folder
@@ -89,16 +61,16 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(clone: Path) -> Path:
     """After tuning, measuring and drawing too."""
-    variable, _, _ = commands()[0].partition("\n")
-    do(clone, [f"{variable}\n", commands()[2]])
+    variable, _, _ = commands(PAGE)[0].partition("\n")
+    do(clone, [f"{variable}\n", commands(PAGE)[2]])
     return clone
 
 
 @pytest.fixture(scope="module")
 def on_ray(tuned: Path) -> Path:
     """After the last command."""
-    variable, _, _ = commands()[0].partition("\n")
-    (last,) = commands()[3:]
+    variable, _, _ = commands(PAGE)[0].partition("\n")
+    (last,) = commands(PAGE)[3:]
     do(tuned, [f"{variable}\n", last])
     return tuned
 
@@ -110,8 +82,8 @@ def lines(run: Path, kind: str) -> list[dict[str, Any]]:
 
 def test_the_page_prints_the_package_and_nothing_else() -> None:
     files = {f"{PACKAGE}/{path.name}": path.read_text() for path in (ROOT / PACKAGE).glob("*.py")}
-    assert printed("python") == files
-    assert printed("toml").keys() == SMALLER.keys()
+    assert printed(PAGE, "python") == files
+    assert printed(PAGE, "toml").keys() == SMALLER.keys()
     assert len(re.findall(r"```(?:python|toml)", PAGE)) == len(files) + len(SMALLER)
 
 
@@ -147,8 +119,8 @@ def test_predictions_are_coco_s_and_drawn(tuned: Path) -> None:
 
 
 def test_a_results_file_scores_as_the_run_evaluates_its_policy(tuned: Path) -> None:
-    variable, _, _ = commands()[0].partition("\n")
-    score = commands()[2].strip().rpartition("\n")[2]
+    variable, _, _ = commands(PAGE)[0].partition("\n")
+    score = commands(PAGE)[2].strip().rpartition("\n")[2]
     assert "rewardtune score keypoints" in score
     told = json.loads(do(tuned, [f"{variable}\n", score]))
     last = lines(tuned / "runs/keypoints_oks", "evaluation")[-1]

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from transformers import BertTokenizer, VisionEncoderDecoderModel
 
-from rewardtune.policies.hugging_face.policy import quietly
+from rewardtune.policies.hugging_face.config import quietly
 from tests.rewardtune.policies.hugging_face_models import PIECES, save_model, tiny_model
 
 pytestmark = pytest.mark.slow

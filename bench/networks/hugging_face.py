@@ -26,7 +26,8 @@ def vit_b_bert(*, is_quick: bool) -> Iterator[Figure]:
     # Imported here: transformers takes seconds to load.
     from transformers import __version__ as transformers_version
 
-    from rewardtune.policies.hugging_face.policy import HuggingFaceConfig, HuggingFacePolicy
+    from rewardtune.policies.hugging_face.config import HuggingFaceConfig
+    from rewardtune.policies.hugging_face.policy import HuggingFacePolicy
 
     num_images, num_samples = (1, 2) if is_quick else (4, 8)
     torch.manual_seed(0)
@@ -79,7 +80,7 @@ def _model() -> Any:
 def _generate(
     model: Any, images_GHWC: torch.Tensor, *, num_samples: int, is_greedy: bool = False
 ) -> torch.Tensor:
-    from rewardtune.policies.hugging_face.policy import quietly
+    from rewardtune.policies.hugging_face.config import quietly
 
     with quietly():
         tokens: torch.Tensor = model.generate(

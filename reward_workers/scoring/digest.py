@@ -137,11 +137,25 @@ def function_sources(use: str, *, search_path: Sequence[str] | None = None) -> d
     Raises:
         ValueError: there is no such module.
     """
-    module_name, _ = module_of(use)
+    return class_sources(use, of=f"reward '{use}'", search_path=search_path)
+
+
+def class_sources(
+    name: str, *, of: str, search_path: Sequence[str] | None = None
+) -> dict[str, Path]:
+    """The files of whatever is named as "module:name", by the name of their module.
+
+    Args:
+        of: what names it, for errors.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    module_name, _ = module_of(name)
     roots = _roots_of(module_name, search_path)
     if _file_of(module_name, roots) is None:
         raise ValueError(
-            f"reward '{use}': there is no module {module_name} with a source file here: put its "
+            f"{of}: there is no module {module_name} with a source file here: put its "
             "folder on PYTHONPATH, or start the reward worker with --code and the folder "
             "(RUN/code of the run has a copy)"
         )

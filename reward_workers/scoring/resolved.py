@@ -2,8 +2,8 @@
 
 A path, a module's name or an address says where something is; a run's identity and its reward
 digest speak of what is there. Contents are texts by the key of the config whose value they stand
-for: "task" (of a task of the user's), "task_options.statistics", "reward.parts.NAME.use",
-"reward.parts.NAME.options.KEY".
+for: "task" (of a task of the user's), "task_options.statistics", "policy.kind" (of a policy of the
+user's), "reward.parts.NAME.use", "reward.parts.NAME.options.KEY".
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from reward_workers.scoring.config import RewardConfig, Source
 from reward_workers.scoring.digest import (
     OURS,
     ScorerSettings,
+    class_sources,
     function_sources,
     reward_digest,
     scoring_sources,
@@ -91,6 +92,7 @@ def resolve(
     contents: Mapping[str, str] | None = None,
     search_path: Sequence[str] | None = None,
     security: SecurityConfig = PLAIN,
+    policy: str | None = None,
 ) -> Resolved:
     """Find files and modules, read them, and ask servers what they are.
 
@@ -100,6 +102,8 @@ def resolve(
             servers not asked.
         search_path: where to look for modules of the user's; ``sys.path`` by default.
         security: what servers at ``grpcs://`` are called with.
+        policy: kind of the run's policy. It decides no reward, but a run's identity covers its
+            source where it is the user's, "module:Class".
 
     Raises:
         ValueError: a file or module that is missing.
@@ -110,6 +114,9 @@ def resolve(
     files = {name: reward_artefacts(part, folder=artefacts) for name, part in functions}
     if contents is None:
         contents = _contents(task, reward, files, search_path=search_path, security=security)
+        if policy is not None and ":" in policy:
+            own = _own(class_sources(policy, of=f"policy.kind = '{policy}'"))
+            contents["policy.kind"] = f"{policy}@{_digest_of(own)}"
     return Resolved(
         task=task, reward=reward, reward_files=files, contents=contents, security=security
     )

@@ -17,7 +17,7 @@ def export(
     ],
     output: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
 ) -> None:
-    """Write a tuned Hugging Face model as a folder that from_pretrained loads.
+    """Write a tuned model as its own library loads it: Hugging Face's, by from_pretrained.
 
     With the tokenizer and image processor that it came with.
     """
@@ -25,17 +25,8 @@ def export(
 
     path = policy_of(source)
     loaded = load_policy(path)
-    if loaded.policy.architecture != "hugging_face":
-        raise ValueError(
-            f"policy {path} is of kind '{loaded.policy.architecture}', which transformers does not "
-            "know: export is for runs that started from a Hugging Face model"
-        )
-    from rewardtune.policies.hugging_face.files import export_hugging_face
-    from rewardtune.policies.hugging_face.policy import HuggingFacePolicy
-
-    assert isinstance(loaded.policy, HuggingFacePolicy)
-    export_hugging_face(loaded.policy, output)
-    typer.echo(f"{output}: {path} as VisionEncoderDecoderModel.from_pretrained loads it")
+    loaded_by = loaded.policy.export(output)
+    typer.echo(f"{output}: {path} as {loaded_by} loads it")
 
 
 def policy_of(source: Path) -> Path:

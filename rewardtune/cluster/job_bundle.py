@@ -1,4 +1,4 @@
-"""What travels with a job: the run's file, and the user's own modules that it is rewarded by.
+"""What travels with a job: the run's file, and the user's own modules that it is made of.
 
 On the cluster the bundle is the current folder, whose top Python may search before everything
 else. So what is the user's lies deeper, and every process of ours appends it to ``sys.path``: a
@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reward_workers.scoring.config import Source
-from reward_workers.scoring.digest import OURS, run_sources
+from reward_workers.scoring.digest import OURS, class_sources, run_sources
 from reward_workers.scoring.reward import reward_files
 from rewardtune.config.run_config import ConfigError, RunConfig
+from rewardtune.policies.find import is_from_outside
 from rewardtune.shipped import find_config, shipped_file
 from rewardtune.tasks.artefacts import named_artefacts
 from rewardtune.tasks.task import task_class
@@ -129,9 +130,12 @@ def _named_files(config: RunConfig) -> dict[str, Path]:
 
 
 def _own_modules(config: RunConfig) -> Iterable[tuple[str, Path]]:
-    """The user's, by name: the task, the functions of the reward, and what they import."""
+    """The user's, by name: task, functions of the reward, policy, and what they import."""
+    kind = config.policy.kind
     try:
         sources = run_sources(config.task, config.reward)
+        if kind is not None and is_from_outside(kind):
+            sources |= class_sources(kind, of=f"policy.kind = '{kind}'")
     except ValueError as error:
         raise ConfigError(str(error)) from error
     for name, path in sources.items():

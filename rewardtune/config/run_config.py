@@ -20,6 +20,7 @@ from reward_workers.config import RewardWorkerConfig
 from reward_workers.scoring.config import RewardConfig
 from rewardtune.config.cluster_config import ClusterConfig
 from rewardtune.datasets.view import ViewConfig
+from rewardtune.policies.find import OURS, is_from_outside
 from rewardtune.tasks.artefacts import with_options
 from rewardtune.tasks.vocabulary import Vocabulary
 from rewardtune.transport.security.config import SecurityConfig
@@ -69,9 +70,14 @@ class DataConfig(Section):
 class PolicyConfig(Section):
     """The network, and the weights it starts from. Sizes left out are the checkpoint's."""
 
-    kind: Literal["encoder_decoder", "parallel", "hugging_face"] | None = None
-    """Of the network: a ViT and an autoregressive decoder, one that draws all tokens at once, or
-    transformers' VisionEncoderDecoderModel. None: the checkpoint's; without one, the first."""
+    kind: str | None = None
+    """Of the network: a ViT and an autoregressive decoder ("encoder_decoder"), one that draws all
+    tokens at once ("parallel"), transformers' VisionEncoderDecoderModel ("hugging_face"), or
+    "module:Class" of your own (docs/custom_policies.md). None: the checkpoint's; without one, the
+    first."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further settings of a network that starts without a checkpoint, which its kind validates."""
 
     checkpoint: Path | None = None
     """A policy file; for a Hugging Face model the folder that ``save_pretrained`` wrote will do."""
@@ -114,7 +120,9 @@ class PolicyConfig(Section):
 
     @property
     def missing_sizes(self) -> list[str]:
-        """Keys without a value, which only a checkpoint can fill in."""
+        """Keys without a value, which only a checkpoint can fill in; a kind of your own knows."""
+        if self.kind is not None and is_from_outside(self.kind):
+            return []
         optional = {
             "kind", "checkpoint", "checkpoint_digest", "encoder", "encoder_digest",
             "readout_every", "readout_seen_as",
@@ -134,10 +142,15 @@ class PolicyConfig(Section):
                 f"policy.readout_seen_as = {self.readout_seen_as} but nothing is read out: set "
                 "policy.readout = true, which takes it from the task, or leave the key out"
             )
-        if self.kind == "hugging_face" and self.checkpoint is None:
+        if self.kind is not None and not is_from_outside(self.kind) and self.kind not in OURS:
             raise ValueError(
-                "policy.kind = 'hugging_face' needs policy.checkpoint, the folder of a model as "
-                "save_pretrained writes it"
+                f"policy.kind = '{self.kind}' is unknown: use one of {', '.join(OURS)}, or "
+                "'module:Class' of a class of your own"
+            )
+        if self.options and self.checkpoint is not None:
+            raise ValueError(
+                "policy.options and policy.checkpoint exclude each other: the checkpoint's "
+                "network has its own"
             )
         if self.input_size and self.patch_size and self.input_size % self.patch_size:
             raise ValueError(
@@ -380,6 +393,8 @@ class RunConfig(Section):
             del values["data"][key]
         for key in ("checkpoint", "encoder"):
             del values["policy"][key]
+        if not self.policy.options:  # as before there were any
+            del values["policy"]["options"]
         # Once the run has started, what is read out says all of it.
         if not self.policy.readout or self.policy.readout_every is not None:
             del values["policy"]["readout"]

@@ -32,7 +32,7 @@ def kl_divergence(policy: Policy, initial: Policy, dataset: Dataset, *, task: Ta
             task=task,
             input_size=policy.input_size,
         )
-    ).to(next(policy.module.parameters()).device)
+    ).to(next(policy.parameters()).device)
     uniforms_NT = uniforms(
         seed=0,
         ordinals_N=torch.arange(num_groups).repeat_interleave(_NUM_SAMPLES),

@@ -116,7 +116,7 @@ def _decode(
     seed: int,
     view: View,
 ) -> _Decoded:
-    device = next(policy.module.parameters()).device
+    device = next(policy.parameters()).device
     images_GHWC = images_in_view(
         dataset, [(index, view) for index in indices], task=task, input_size=policy.input_size
     )

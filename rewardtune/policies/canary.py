@@ -72,14 +72,14 @@ def canary_error(policy: Policy, canary: CanaryLogProbs, images_GHWC: Tensor) ->
 
 def canary_tolerance(policy: Policy) -> float:
     """Of the narrowest dtype among the policy's parameters."""
-    return max(TOLERANCE[parameter.dtype] for parameter in policy.module.parameters())
+    return max(TOLERANCE[parameter.dtype] for parameter in policy.parameters())
 
 
 @torch.no_grad()
 def _log_probs(
     policy: Policy, images_GHWC: Tensor, tokens_GST: NDArray[np.int32]
 ) -> NDArray[np.float32]:
-    device = next(policy.module.parameters()).device
+    device = next(policy.parameters()).device
     tokens = torch.from_numpy(tokens_GST.astype(np.int64)).to(device)
     drawn_GST = policy.log_prob(images_GHWC.to(device), tokens).drawn_GST
     found: NDArray[np.float32] = drawn_GST.float().cpu().numpy()

@@ -27,7 +27,8 @@ from rewardtune.layers.weight_file import (
     stored_tensors,
     write_weights,
 )
-from rewardtune.policies.network import KINDS, NetworkPolicy, network_class
+from rewardtune.policies.find import OURS, is_from_outside, policy_class
+from rewardtune.policies.policy import Policy
 from rewardtune.shipped import find_file
 
 _FORMAT = 1
@@ -52,7 +53,7 @@ class _Metadata(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LoadedPolicy:
-    policy: NetworkPolicy
+    policy: Policy
     """On the CPU, in float32."""
     vocabulary: dict[str, Any]
     """What each token means, as the task described it."""
@@ -62,7 +63,7 @@ class LoadedPolicy:
 
 def save_policy(
     path: Path,
-    policy: NetworkPolicy,
+    policy: Policy,
     *,
     vocabulary: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -80,7 +81,7 @@ def save_policy(
     """
     metadata = {
         "format": _FORMAT,
-        "architecture": policy.architecture,
+        "architecture": policy.kind,
         "config": policy.config.model_dump(mode="json"),
         "vocabulary": vocabulary,
         "provenance": provenance,
@@ -121,7 +122,7 @@ def load_policy(path: Path) -> LoadedPolicy:
         raise PolicyFileError(f"policy {path} is damaged: {_line(error)}") from error
     _check_digest(path, metadata, tensors)
     try:
-        policy = network_class(metadata.architecture).build(metadata.config)
+        policy = policy_class(metadata.architecture).build(metadata.config)
     except ValidationError as error:
         raise PolicyFileError(f"policy {path} is damaged: config: {_first(error)}") from error
     _check_tensors(path, tensors, policy)
@@ -224,10 +225,11 @@ def _parse(path: Path, metadata: Mapping[str, str]) -> _Metadata:
         parsed = _Metadata.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         raise PolicyFileError(f"policy {path} is damaged: metadata: {_first(error)}") from error
-    if parsed.format != _FORMAT or parsed.architecture not in KINDS:
+    is_known = parsed.architecture in OURS or is_from_outside(parsed.architecture)
+    if parsed.format != _FORMAT or not is_known:
         raise PolicyFileError(
             f"policy {path} is '{parsed.architecture}' in format {parsed.format}, but this "
-            f"version of rewardtune reads {', '.join(KINDS)} in format {_FORMAT}: use the version "
+            f"version of rewardtune reads {', '.join(OURS)} in format {_FORMAT}: use the version "
             f"that wrote it"
         )
     return parsed
@@ -245,7 +247,7 @@ def _check_digest(path: Path, metadata: _Metadata, tensors: Mapping[str, Tensor]
         )
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], policy: NetworkPolicy) -> None:
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], policy: Policy) -> None:
     needed = policy.tensors()
     if odd := sorted(needed.keys() ^ tensors.keys()):
         side = "lacks" if odd[0] in needed else "has an unknown"

@@ -15,7 +15,6 @@ from rewardtune.config.run_config import ConfigError, PolicyConfig, RunConfig
 from rewardtune.datasets.order import DataOrder
 from rewardtune.datasets.shards.dataset import ShardDataset, open_dataset
 from rewardtune.policies.draw import Decoding
-from rewardtune.policies.network import NetworkPolicy
 from rewardtune.policies.policy import Policy
 from rewardtune.policies.policy_file import policy_digest
 from rewardtune.policies.weights import is_float32_only
@@ -34,7 +33,7 @@ class Parts:
     train: ShardDataset
     holdout: ShardDataset | None
     task: Task
-    policy: NetworkPolicy
+    policy: Policy
     device: torch.device
 
 
@@ -62,6 +61,7 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
         artefacts=config.operations.artefacts,
         contents=config.contents or None,
         security=config.security,
+        policy=config.policy.kind,
     )
     return _open(config, resolved, _start_digests(config.policy), on_cpu=on_cpu)
 
@@ -138,7 +138,7 @@ def build_reward(parts: Parts) -> Reward | None:
     )
 
 
-def sampler_policy(policy: NetworkPolicy, dtype: Literal["float32", "bfloat16"]) -> Policy:
+def sampler_policy(policy: Policy, dtype: Literal["float32", "bfloat16"]) -> Policy:
     """A copy for a sampler, all of it in ``dtype`` except the head."""
     own = copy.deepcopy(policy).eval().requires_grad_(False)
     for name, parameter in own.named_parameters():

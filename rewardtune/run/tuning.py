@@ -132,7 +132,7 @@ class TuningLoop:
             if self._canary_policy is None:
                 self._canary_policy = sampler_policy(parts.policy, parts.config.sampler.dtype)
             policy = self._canary_policy
-            load_weights(policy.module, weights)
+            load_weights(policy, weights)
         order = data_order(parts)
         entries = [order.entry(ordinal) for ordinal in range(_CANARY_GROUPS)]
         images_GHWC = images_in_view(

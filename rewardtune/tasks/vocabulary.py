@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -71,6 +72,13 @@ class Vocabulary:
                 f"task '{self.task}' has readout_seen_as = {self.readout_seen_as} but reads "
                 "nothing out: set has_readout to True, or leave readout_seen_as out"
             )
+
+    def check_folder(self, folder: Path) -> None:
+        """Hold the tokens against those of a model's folder, where it says what they mean.
+
+        Raises:
+            ValueError: they mean something else there.
+        """
 
     def describe(self) -> dict[str, Any]:
         """What each token means, as JSON: a policy stores it to refuse another vocabulary.

@@ -87,7 +87,7 @@ def _captioning(folder: Path) -> Start:
 
 def _hugging_face(folder: Path) -> Start:
     """A model of transformers with random weights, in the folder that a user would have."""
-    from rewardtune.policies.hugging_face.files import load_hugging_face
+    from rewardtune.policies.hugging_face.policy import HuggingFacePolicy
 
     options, pieces = _captions(folder)
     model = folder / "model"
@@ -98,7 +98,8 @@ def _hugging_face(folder: Path) -> Start:
         # The model's own.
         "policy": dict.fromkeys(_SIZES),
     }
-    return Start(model, weights_of(load_hugging_face(model, sequence_length=_MAX_TOKENS)), changes)
+    loaded = HuggingFacePolicy.load(model, sequence_length=_MAX_TOKENS)
+    return Start(model, weights_of(loaded), changes)
 
 
 def _panoptic(folder: Path) -> Start:
@@ -212,7 +213,7 @@ def _write_model(folder: Path, pieces: list[str]) -> None:
         ViTModel,
     )
 
-    from rewardtune.policies.hugging_face.policy import quietly
+    from rewardtune.policies.hugging_face.config import quietly
 
     sizes: dict[str, Any] = {
         "hidden_size": 32,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,7 @@ from safetensors import SafetensorError
 from transformers import VisionEncoderDecoderModel
 
 from rewardtune.layers.finite import not_finite
-from rewardtune.policies.hugging_face.policy import (
-    CONFIG,
-    HuggingFaceConfig,
-    HuggingFaceError,
-    HuggingFacePolicy,
-    quietly,
-)
+from rewardtune.policies.hugging_face.config import CONFIG, HuggingFaceError, quietly
 
 _TEXT_FILES = ("*.json", "*.txt", "*.jinja")
 _NOT_CARRIED = "*.index.json"
@@ -25,17 +20,12 @@ _NOT_CARRIED = "*.index.json"
 _LARGEST_BYTES = 32 * 2**20
 
 
-def load_hugging_face(folder: Path, *, sequence_length: int) -> HuggingFacePolicy:
-    """Read a model. Nothing is looked for outside the folder.
-
-    Args:
-        folder: with config.json and weights; preprocessor_config.json gives the normalisation of
-            pictures, and tokenizer files are kept for ``export_hugging_face``.
-        sequence_length: tokens to draw.
+def read_folder(folder: Path) -> tuple[dict[str, str], Any]:
+    """The text files of a model's folder by name, and the model. Nothing is looked for outside.
 
     Raises:
-        HuggingFaceError: it is no such folder, of another kind of model, damaged, cannot be used
-            as a policy, or has a weight that is not finite.
+        HuggingFaceError: it is no such folder, of another kind of model, or damaged, or has a
+            weight that is not finite.
     """
     files = _text_files(folder)
     try:
@@ -68,11 +58,11 @@ def load_hugging_face(folder: Path, *, sequence_length: int) -> HuggingFacePolic
             f"the model in {folder} has numbers that are not finite in '{name}': the training that "
             "wrote it diverged, give an earlier checkpoint"
         )
-    return HuggingFacePolicy(HuggingFaceConfig(files=files, sequence_length=sequence_length), model)
+    return files, model
 
 
-def export_hugging_face(policy: HuggingFacePolicy, folder: Path) -> None:
-    """Write a folder that ``from_pretrained`` loads, with the files that the model came with.
+def write_folder(folder: Path, model: Any, files: Mapping[str, str]) -> None:
+    """Write a model's folder, with the text files that it came with.
 
     Raises:
         HuggingFaceError: the folder holds something already.
@@ -82,8 +72,8 @@ def export_hugging_face(policy: HuggingFacePolicy, folder: Path) -> None:
         raise HuggingFaceError(f"{folder} holds other files: choose another folder or empty it")
     folder.mkdir(parents=True, exist_ok=True)
     with quietly():
-        policy.model.save_pretrained(folder)
-    for name, text in policy.config.files.items():
+        model.save_pretrained(folder)
+    for name, text in files.items():
         # Its own config also says in which dtype the weights are stored now.
         if name != CONFIG:
             (folder / name).write_text(text, encoding="utf-8")

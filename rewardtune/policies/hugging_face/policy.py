@@ -10,16 +10,13 @@ image, D width, V vocabulary, H height, W width, C colours.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
@@ -29,108 +26,23 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 from transformers.initialization import no_init_weights
-from transformers.utils import logging as transformers_logging
 
 from rewardtune.policies.decoding.left_to_right import draw_left_to_right
 from rewardtune.policies.draw import Decoding
 from rewardtune.policies.encoding import encode_timed
 from rewardtune.policies.hugging_face import grouped_attention
+from rewardtune.policies.hugging_face.config import HuggingFaceConfig, HuggingFaceError, quietly
+from rewardtune.policies.hugging_face.files import read_folder, write_folder
 from rewardtune.policies.hugging_face.packed_layers import packed_layers
 from rewardtune.policies.log_probs import log_probs_of
-from rewardtune.policies.network import NetworkPolicy
-from rewardtune.policies.policy import Samples, TokenLogProbs, TokenQueries
-
-CONFIG, GENERATION, PROCESSOR = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-)
+from rewardtune.policies.policy import Policy, Samples, TokenLogProbs, TokenQueries
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without transformers' progress bars and remarks: what matters is said by errors."""
-    verbosity = transformers_logging.get_verbosity()
-    has_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if has_bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-class HuggingFaceError(ValueError):
-    """A model that cannot be used as a policy; one line that says why."""
-
-
-class HuggingFaceConfig(BaseModel):
-    """A model as its folder describes it; stored beside its weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    files: dict[str, str]
-    """The folder's text files by name, tokenizer included, so that it can be written again."""
-
-    sequence_length: PositiveInt
-    """Tokens that are drawn; the model may have room for more."""
-
-    @cached_property
-    def model(self) -> dict[str, Any]:
-        return self._read(CONFIG)
-
-    @cached_property
-    def start_token(self) -> int:
-        """What stands before the first token.
-
-        Raises:
-            HuggingFaceError: the model names none.
-        """
-        found = self._first("decoder_start_token_id", "bos_token_id")
-        if found is None:
-            raise HuggingFaceError(
-                f"the model's {CONFIG} has no decoder_start_token_id: set "
-                "model.config.decoder_start_token_id before save_pretrained"
-            )
-        return int(found)
-
-    @cached_property
-    def stop_tokens(self) -> tuple[int, ...]:
-        """What ends a sequence in the model's own ``generate``; empty if it says nothing."""
-        found = self._first("eos_token_id")
-        if found is None:
-            return ()
-        return tuple(found) if isinstance(found, list) else (int(found),)
-
-    @property
-    def image_mean(self) -> tuple[float, ...]:
-        """Of colours in [0, 1]; with ``image_std`` it maps them to what the encoder wants."""
-        return tuple(self._read(PROCESSOR).get("image_mean") or (0.5, 0.5, 0.5))
-
-    @property
-    def image_std(self) -> tuple[float, ...]:
-        return tuple(self._read(PROCESSOR).get("image_std") or (0.5, 0.5, 0.5))
-
-    def _first(self, *keys: str) -> Any:
-        """The first value that is there, the way transformers looks for it."""
-        places = (self._read(GENERATION), self.model, self.model.get("decoder", {}))
-        for key in keys:
-            for place in places:
-                if place.get(key) is not None:
-                    return place[key]
-        return None
-
-    def _read(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.files.get(name, "{}"))
-        return found
-
-
-class HuggingFacePolicy(NetworkPolicy):
+class HuggingFacePolicy(Policy):
     """An image to a distribution over token sequences, by one of transformers' models."""
 
-    architecture: ClassVar[str] = "hugging_face"
+    kind: ClassVar[str] = "hugging_face"
+    sampler_dtypes: ClassVar[tuple[str, ...]] = ("float32",)
     config: HuggingFaceConfig
 
     def __init__(self, config: HuggingFaceConfig, model: VisionEncoderDecoderModel) -> None:
@@ -161,7 +73,10 @@ class HuggingFacePolicy(NetworkPolicy):
         Raises:
             ValueError: always.
         """
-        raise ValueError("a Hugging Face model is read from its folder: set policy.checkpoint")
+        raise HuggingFaceError(
+            "policy.kind = 'hugging_face' needs policy.checkpoint, the folder of a model as "
+            "save_pretrained writes it"
+        )
 
     @classmethod
     def build(cls, config: Mapping[str, Any]) -> Self:
@@ -173,6 +88,50 @@ class HuggingFacePolicy(NetworkPolicy):
             )
         model.tie_weights()
         return cls(settings, model.float())
+
+    @classmethod
+    def load(cls, folder: Path, *, sequence_length: int) -> Self:
+        """Read a model from the folder that ``save_pretrained`` wrote, and from nowhere else.
+
+        Args:
+            folder: with config.json and weights; preprocessor_config.json gives the normalisation
+                of pictures, and tokenizer files are kept for ``export``.
+            sequence_length: tokens to draw.
+
+        Raises:
+            HuggingFaceError: it is no such folder, of another kind of model, damaged, cannot be
+                used as a policy, or has a weight that is not finite.
+        """
+        files, model = read_folder(folder)
+        return cls(HuggingFaceConfig(files=files, sequence_length=sequence_length), model)
+
+    def export(self, folder: Path) -> str:
+        """Write a folder that ``from_pretrained`` loads, with the files that the model came with.
+
+        Raises:
+            HuggingFaceError: the folder holds something already.
+            OSError: it cannot be written.
+        """
+        write_folder(folder, self.model, self.config.files)
+        return "VisionEncoderDecoderModel.from_pretrained"
+
+    def check_vocabulary(self, vocabulary: Mapping[str, Any], stop_tokens: tuple[int, ...]) -> None:
+        """
+        Raises:
+            HuggingFaceError: the task's tokens are not the model's, or end a sequence otherwise.
+        """
+        if self.vocab_size != vocabulary["vocab_size"]:
+            raise HuggingFaceError(
+                f"the model has {self.vocab_size} tokens but the task's vocabulary "
+                f"{vocabulary['vocab_size']}: set task_options.vocabulary to the tokenizer that "
+                "the model was trained with"
+            )
+        own = self.config.stop_tokens
+        if own and stop_tokens and not set(own) & set(stop_tokens):
+            raise HuggingFaceError(
+                f"the model ends a sequence with token {own[0]} but the task with "
+                f"{stop_tokens[0]}: set task_options.stop to the piece that the model ends with"
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, each once however often it is used, and what the network keeps beside."""

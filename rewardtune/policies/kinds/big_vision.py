@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rewardtune.layers import published_names, resample_position_embedding
 from rewardtune.layers.published import Arrays, fix_old_layout, load_npz, split_scanned
-from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder
+from rewardtune.policies.networks.vit import VitPolicy
 
 _NAMES = (
     ("patch_embedding", "EmbedPatches"),
@@ -96,9 +96,7 @@ def read_big_vision(path: str | Path) -> Published:
     return Published({_as_vtt(name): array for name, array in arrays.items()}, is_plain_vit)
 
 
-def load_big_vision(
-    policy: EncoderDecoder, path: str | Path, *, dont_load: Sequence[str] = ()
-) -> None:
+def load_big_vision(policy: VitPolicy, path: str | Path, *, dont_load: Sequence[str] = ()) -> None:
     """Fill a policy from a published checkpoint: all of it, or its encoder from a plain ViT.
 
     The encoder's position embedding is resampled from one square grid to another. A plain
@@ -120,7 +118,7 @@ def load_big_vision(
 
 @torch.no_grad()
 def fill(
-    policy: EncoderDecoder,
+    policy: VitPolicy,
     published: Published,
     path: str | Path,
     *,

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from rewardtune.layers import resample_position_embedding
 from rewardtune.layers.initialize import sizes_only
-from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from rewardtune.policies.networks.vit import EncoderDecoderConfig, VitPolicy
 from rewardtune.policies.policy_file import differences
 
+Carried = TypeVar("Carried", bound=VitPolicy)
 # What may differ between the two vocabularies; the classes are the last tokens of each.
 _MAY_DIFFER = frozenset({"vocab_size", "sequence_length", "num_classes", "class_names"})
 
 
 @torch.no_grad()
 def carry(
-    policy: EncoderDecoder,
+    policy: Carried,
     *,
     vocabulary_from: Mapping[str, Any],
     vocabulary_to: Mapping[str, Any],
     input_size: int | None = None,
-) -> EncoderDecoder:
+) -> Carried:
     """Start a policy for another task's vocabulary and input size from one that was trained.
 
     All tokens before the classes keep their rows in the token embedding and in the head. Those
@@ -73,14 +74,12 @@ def carry(
             state["decoder.position_embedding"], config.sequence_length
         )
     with sizes_only():
-        carried = EncoderDecoder(config)
+        carried = type(policy)(config)
     carried.load_state_dict(state, assign=True)
-    return carried.to(policy.decoder.token_embedding.device)
+    return carried.to(policy.position_embedding.device)
 
 
-def _num_kept(
-    policy: EncoderDecoder, found: Mapping[str, Any], needed: Mapping[str, Any]
-) -> int | None:
+def _num_kept(policy: VitPolicy, found: Mapping[str, Any], needed: Mapping[str, Any]) -> int | None:
     """How many tokens come before the classes; None if the classes are the same too."""
     others = [{k: v for k, v in d.items() if k not in _MAY_DIFFER} for d in (found, needed)]
     if others[0] != others[1]:
@@ -117,20 +116,41 @@ def _shortened(embedding_1TD: Tensor, length: int) -> Tensor:
 
 
 @torch.no_grad()
-def with_readout(
-    policy: EncoderDecoder, every: int, *, seen_as: int | None = None
-) -> EncoderDecoder:
-    """The policy with a readout for the last of ``every`` tokens.
+def with_readout(policy: Carried, every: int, *, seen_as: int | None = None) -> Carried:
+    """The policy with a readout for the last of ``every`` tokens; itself if it has this one.
 
     It starts as a copy of the decoder's own weights, so no token's distribution changes.
 
     Raises:
-        ValueError: sequences are no multiple of ``every`` long.
+        ValueError: it has another, sequences are no multiple of ``every`` long, or ``seen_as`` is
+            no token.
     """
+    has = policy.config
+    if has.readout_every is not None:
+        for key, value, found in (
+            ("readout_every", every, has.readout_every),
+            ("readout_seen_as", seen_as, has.readout_seen_as),
+        ):
+            if value not in (None, found):
+                raise ValueError(
+                    f"policy.{key} = {value} but the checkpoint has {found}: leave the keys of the "
+                    "readout out to take the checkpoint's"
+                )
+        return policy
+    if policy.sequence_length % every:
+        raise ValueError(
+            f"policy.readout_every = {every} does not divide the {policy.sequence_length} tokens "
+            "of a sequence: set policy.readout = true instead, which takes the task's own steps"
+        )
+    if seen_as is not None and seen_as >= policy.vocab_size:
+        raise ValueError(
+            f"policy.readout_seen_as = {seen_as} is none of the policy's {policy.vocab_size} "
+            "tokens: set policy.readout = true instead, which takes it from the task"
+        )
     sizes = {**policy.config.model_dump(), "readout_every": every, "readout_seen_as": seen_as}
     config = EncoderDecoderConfig.model_validate(sizes)
     with sizes_only():
-        extended = EncoderDecoder(config)
+        extended = type(policy)(config)
     own = policy.tensors()
     state = {}
     for name, parameter in extended.named_parameters():
@@ -139,4 +159,4 @@ def with_readout(
             copied = torch.zeros_like(parameter, device="cpu")
         state[name] = copied.detach().clone()
     extended.load_state_dict(state, assign=True)
-    return extended.to(policy.decoder.token_embedding.device)
+    return extended.to(policy.position_embedding.device)

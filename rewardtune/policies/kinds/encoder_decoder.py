@@ -6,8 +6,10 @@ V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from torch import Tensor
 from rewardtune.policies.decoding.cached import decode
 from rewardtune.policies.draw import Decoding
 from rewardtune.policies.encoding import encode_timed
+from rewardtune.policies.kinds.big_vision import load_big_vision
+from rewardtune.policies.kinds.carry import carry, with_readout
 from rewardtune.policies.log_probs import log_probs_of
 from rewardtune.policies.networks.token_decoder import TokenDecoder
 from rewardtune.policies.networks.vit import EncoderDecoderConfig, VitPolicy
@@ -26,7 +30,7 @@ __all__ = ["EncoderDecoder", "EncoderDecoderConfig"]
 class EncoderDecoder(VitPolicy):
     """An image to a distribution over token sequences; a ``Policy``."""
 
-    architecture: ClassVar[str] = "encoder_decoder"
+    kind: ClassVar[str] = "encoder_decoder"
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__(config)
@@ -72,3 +76,26 @@ class EncoderDecoder(VitPolicy):
             stop_tokens=stop_tokens,
         )
         return replace(samples, encode_seconds=encoded.seconds)
+
+    def carried(
+        self,
+        *,
+        vocabulary_from: Mapping[str, Any],
+        vocabulary_to: Mapping[str, Any],
+        input_size: int,
+    ) -> Self:
+        """To other classes, another input size or shorter sequences: see ``carry``."""
+        return carry(
+            self,
+            vocabulary_from=vocabulary_from,
+            vocabulary_to=vocabulary_to,
+            input_size=input_size,
+        )
+
+    def with_readout(self, every: int, *, seen_as: int | None) -> Self:
+        """See ``Policy.with_readout``; it starts as a copy of the decoder."""
+        return with_readout(self, every, seen_as=seen_as)
+
+    def take_encoder(self, path: Path) -> None:
+        """That of a published ViT (``.npz``), whose positions are resampled."""
+        load_big_vision(self, path)

@@ -51,7 +51,7 @@ class QueryDecoder(nn.Module):
 class ParallelPolicy(VitPolicy):
     """An image to independent distributions over the tokens of a sequence; a ``Policy``."""
 
-    architecture: ClassVar[str] = "parallel"
+    kind: ClassVar[str] = "parallel"
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__(config)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rewardtune.layers import Encoder, PatchEmbedding, sincos2d
 from rewardtune.layers.initialize import sizes_only
-from rewardtune.policies.network import NetworkPolicy
+from rewardtune.policies.policy import Policy
 
 
 class EncoderDecoderConfig(BaseModel):
@@ -69,7 +69,7 @@ class EncoderDecoderConfig(BaseModel):
         return self.input_size // self.patch_size
 
 
-class VitPolicy(NetworkPolicy):
+class VitPolicy(Policy):
     """A policy whose image is encoded by a ViT without class token."""
 
     config: EncoderDecoderConfig

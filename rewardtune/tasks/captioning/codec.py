@@ -11,12 +11,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardtune.tasks.captioning.vocabulary import PADDING, VocabularyError, WordPieces
+from rewardtune.tasks.captioning.vocabulary import (
+    PADDING,
+    VocabularyError,
+    WordPieces,
+    load_vocabulary,
+)
 from rewardtune.tasks.vocabulary import Vocabulary
 
 End = Literal["sep", "pad"]
@@ -104,6 +110,17 @@ class CaptionTokens(Vocabulary):
     """What a captioner draws; only who asks what it means waits for the digest of its pieces."""
 
     codec: CaptionCodec
+
+    def check_folder(self, folder: Path) -> None:
+        try:
+            own = load_vocabulary(folder)
+        except VocabularyError:
+            return  # there is no tokenizer, or one with other special pieces
+        if own.digest != self.codec.vocabulary.digest:
+            raise VocabularyError(
+                "task_options.vocabulary is of other pieces than the model's own tokenizer in "
+                f"{folder}: set it to that folder"
+            )
 
     def describe(self) -> dict[str, Any]:
         return {

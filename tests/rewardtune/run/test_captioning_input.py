@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from rewardtune.cli.app import app
 from rewardtune.cli.ending import BAD_INPUT
-from rewardtune.policies.hugging_face.policy import quietly
+from rewardtune.policies.hugging_face.config import quietly
 from tests.rewardtune.policies.hugging_face_models import PIECES, save_model, tiny_model
 
 TUNE = """

@@ -416,7 +416,7 @@ def _poisoned(where: str, *, before_version: int) -> Callable[..., object]:
     def poisoned(self: Learner, loss: Callable[[slice], Losses]) -> object:
         if self.policy_version != before_version:
             return accumulate(self, loss)
-        parameter = self.policy.module.get_parameter("encoder.norm.scale")
+        parameter = self.policy.get_parameter("encoder.norm.scale")
         kept = parameter.detach().clone()
         if where == "weight":
             parameter.data[0] = float("nan")

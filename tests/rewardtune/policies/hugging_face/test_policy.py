@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import VisionEncoderDecoderModel
 
 from rewardtune.policies.draw import GREEDY, Decoding, uniforms
-from rewardtune.policies.hugging_face.files import export_hugging_face, load_hugging_face
-from rewardtune.policies.hugging_face.policy import HuggingFaceError, HuggingFacePolicy, quietly
+from rewardtune.policies.hugging_face.config import HuggingFaceError, quietly
+from rewardtune.policies.hugging_face.policy import HuggingFacePolicy
 from tests.rewardtune.policies.hugging_face_models import (
     KINDS,
     PIECES,
@@ -65,7 +65,7 @@ def as_their_processor_has_it(images_GHWC: Tensor) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_tokens_are_those_of_generate(folder: Folder, kind: str) -> None:
     images = pictures(12)
-    policy = load_hugging_face(folder(kind), sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(folder(kind), sequence_length=LENGTH)
     ours = policy.sample(images, torch.zeros(12, 1, LENGTH), decoding=GREEDY, stop_tokens=(STOP,))
     with quietly():
         generated = theirs(folder(kind)).generate(
@@ -80,7 +80,7 @@ def test_some_sequence_stops_before_its_end(folder: Folder) -> None:
     """Else nothing above would have tested stopping."""
     lengths = set()
     for kind in KINDS:
-        policy = load_hugging_face(folder(kind), sequence_length=LENGTH)
+        policy = HuggingFacePolicy.load(folder(kind), sequence_length=LENGTH)
         tokens = policy.sample(
             pictures(12), torch.zeros(12, 1, LENGTH), decoding=GREEDY, stop_tokens=(STOP,)
         ).tokens_GST
@@ -94,13 +94,13 @@ def test_a_weight_that_is_not_finite_is_refused_by_its_name(tmp_path: Path) -> N
     parameter.data.view(-1)[0] = float("nan")
     folder = save_model(model, tmp_path / "model")
     with pytest.raises(HuggingFaceError, match=rf"{folder} has .* not finite in '{name}'"):
-        load_hugging_face(folder, sequence_length=LENGTH)
+        HuggingFacePolicy.load(folder, sequence_length=LENGTH)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_probs_are_those_of_the_model_s_own_forward(folder: Folder, kind: str) -> None:
     images, tokens_GST = pictures(3), torch.randint(len(PIECES), (3, 4, LENGTH))
-    policy = load_hugging_face(folder(kind), sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(folder(kind), sequence_length=LENGTH)
     found = policy.log_prob(images, tokens_GST).drawn_GST
     model, tokens_NT = theirs(folder(kind)), tokens_GST.flatten(0, 1)
     inputs_NT = torch.cat([torch.full((12, 1), START), tokens_NT[:, :-1]], dim=1)
@@ -113,7 +113,7 @@ def test_log_probs_are_those_of_the_model_s_own_forward(folder: Folder, kind: st
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_the_model_s_own_loss(folder: Folder, kind: str) -> None:
     images, tokens_GST = pictures(2), torch.randint(len(PIECES), (2, 3, LENGTH))
-    policy = load_hugging_face(folder(kind), sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(folder(kind), sequence_length=LENGTH)
     (-policy.log_prob(images, tokens_GST).drawn_GST.mean()).backward()
     model = theirs(folder(kind))
     pixels = as_their_processor_has_it(images).repeat_interleave(3, dim=0)
@@ -132,7 +132,7 @@ def test_gradients_are_those_of_the_model_s_own_loss(folder: Folder, kind: str) 
 def test_keys_of_an_image_stand_once_for_all_its_sequences(
     folder: Folder, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = load_hugging_face(folder(kind), sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(folder(kind), sequence_length=LENGTH)
     seen = []
     forward = policy.model.decoder.forward
 
@@ -149,11 +149,11 @@ def test_keys_of_an_image_stand_once_for_all_its_sequences(
 def test_an_exported_policy_loads_in_transformers(
     folder: Folder, kind: str, tmp_path: Path
 ) -> None:
-    policy = load_hugging_face(folder(kind), sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(folder(kind), sequence_length=LENGTH)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.01)
-    export_hugging_face(policy, tmp_path / "tuned")
+    policy.export(tmp_path / "tuned")
     with quietly():
         model, report = VisionEncoderDecoderModel.from_pretrained(  # type: ignore[misc]
             tmp_path / "tuned", output_loading_info=True
@@ -176,14 +176,14 @@ def test_an_exported_policy_loads_in_transformers(
 
 
 def test_export_overwrites_nothing(folder: Folder, tmp_path: Path) -> None:
-    policy = load_hugging_face(folder("vit_bert"), sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(folder("vit_bert"), sequence_length=LENGTH)
     (tmp_path / "mine.txt").touch()
     with pytest.raises(HuggingFaceError, match="holds other files"):
-        export_hugging_face(policy, tmp_path)
+        policy.export(tmp_path)
 
 
 def test_pictures_are_normalised_by_halves_without_a_processor(folder: Folder) -> None:
-    policy = load_hugging_face(folder("vit_bert"), sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(folder("vit_bert"), sequence_length=LENGTH)
     files = dict(policy.config.files)
     del files["preprocessor_config.json"]
     plain = policy.config.model_copy(update={"files": files})
@@ -193,7 +193,7 @@ def test_pictures_are_normalised_by_halves_without_a_processor(folder: Folder) -
 def test_loading_draws_no_random_numbers(folder: Folder) -> None:
     path = folder("vit_bert")
     state = torch.get_rng_state()
-    policy = load_hugging_face(path, sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(path, sequence_length=LENGTH)
     HuggingFacePolicy.build(policy.config.model_dump())
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -204,7 +204,7 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     model.decoder.config.tie_word_embeddings = True
     with quietly():
         save_model(model, tmp_path)
-    policy = load_hugging_face(tmp_path, sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(tmp_path, sequence_length=LENGTH)
     built = HuggingFacePolicy.build(policy.config.model_dump())
     for one in (policy, built):
         assert one.model.decoder.lm_head.weight is one.model.decoder.transformer.wte.weight
@@ -227,19 +227,19 @@ def test_models_that_cannot_be_policies_say_why(
         values = json.loads((tmp_path / name).read_text())
         (tmp_path / name).write_text(json.dumps({**values, **change}))
     with pytest.raises(HuggingFaceError, match=message):
-        load_hugging_face(tmp_path, sequence_length=LENGTH)
+        HuggingFacePolicy.load(tmp_path, sequence_length=LENGTH)
 
 
 def test_sequences_longer_than_the_model_s_positions_are_refused(folder: Folder) -> None:
     with pytest.raises(HuggingFaceError, match="41 tokens do not fit a decoder with 40 positions"):
-        load_hugging_face(folder("vit_bert"), sequence_length=41)
+        HuggingFacePolicy.load(folder("vit_bert"), sequence_length=41)
 
 
 def test_folders_without_a_model_say_so(tmp_path: Path) -> None:
     with pytest.raises(HuggingFaceError, match="is no folder"):
-        load_hugging_face(tmp_path / "none", sequence_length=4)
+        HuggingFacePolicy.load(tmp_path / "none", sequence_length=4)
     with pytest.raises(HuggingFaceError, match="it has no config.json"):
-        load_hugging_face(tmp_path, sequence_length=4)
+        HuggingFacePolicy.load(tmp_path, sequence_length=4)
 
 
 def test_a_damaged_model_says_so(folder: Folder, tmp_path: Path) -> None:
@@ -248,11 +248,11 @@ def test_a_damaged_model_says_so(folder: Folder, tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(HuggingFaceError, match="cannot be read"):
-        load_hugging_face(tmp_path, sequence_length=4)
+        HuggingFacePolicy.load(tmp_path, sequence_length=4)
 
 
 def test_draws_of_other_seeds_differ(folder: Folder) -> None:
-    policy = load_hugging_face(folder("vit_bert"), sequence_length=LENGTH)
+    policy = HuggingFacePolicy.load(folder("vit_bert"), sequence_length=LENGTH)
 
     def drawn(seed: int) -> Tensor:
         number = uniforms(
