@@ -79,7 +79,7 @@ class _Loop:
             parts.train,
             run=config.run_name,
             identity_hash=config.identity_hash(),
-            input_size=parts.policy.input_size,
+            framing=parts.policy.framing,
             scorer=ScorerSettings(threads=1),
         )
         term = Term(number=0, spec=spec.to_bytes(), capacity=(config.depth + 1) * size)
@@ -143,7 +143,7 @@ def _policy_like(parts: Parts) -> NoWorkPolicy:
     sizes = NoWorkSizes(
         vocab_size=policy.vocab_size,
         sequence_length=policy.sequence_length,
-        input_size=policy.input_size,
+        input_size=policy.framing.side,
     )
     return NoWorkPolicy(sizes)
 

@@ -14,19 +14,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from rewardtune.datasets.example import Example
+from rewardtune.datasets.frame import Framed, Framing, Square
 from rewardtune.policies.draw import Decoding
 from rewardtune.policies.policy import Policy, Samples, TokenLogProbs, TokenQueries
-from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.records import Group, Score, TokenTargets
 from rewardtune.tasks.detection.task import DetectionTask
 
 
 class NoWorkTask(DetectionTask):
     """Detection's vocabulary; every rollout earns what its first token says."""
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         return Score(reward_S=tokens_ST[:, 0].astype(np.float64))
 
     def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
@@ -66,8 +64,8 @@ class NoWorkPolicy(Policy):
         return self.config.sequence_length
 
     @property
-    def input_size(self) -> int:
-        return self.config.input_size
+    def framing(self) -> Framing:
+        return Square(side=self.config.input_size)
 
     def log_prob(
         self,

@@ -10,6 +10,7 @@ from reward_workers.scorer_wire import Failed, Reply, Scored, Unfit
 from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.frame import Framing
 from rewardtune.datasets.shards.manifest import DatasetError
 from rewardtune.records.score_promise import NOTHING_PROMISED, ScorePromise, broken_promise
 from rewardtune.tasks.task import Task
@@ -57,7 +58,7 @@ class GroupScorer:
         task: Task,
         dataset: Dataset,
         *,
-        input_size: int,
+        framing: Framing,
         reward: Reward | None = None,
         promise: ScorePromise = NOTHING_PROMISED,
     ) -> None:
@@ -69,7 +70,7 @@ class GroupScorer:
         self._task = task
         self._reward = reward
         self._dataset = _TimedDataset(dataset)
-        self._input_size = input_size
+        self._framing = framing
 
     def score(self, body: bytes) -> Reply:
         """Answer for one group's bytes; whatever the reward code raises is part of the answer."""
@@ -81,7 +82,7 @@ class GroupScorer:
                 group,
                 task=self._task,
                 dataset=self._dataset,
-                input_size=self._input_size,
+                framing=self._framing,
                 reward=self._reward,
             )
         except (_DataUnreadable, RewardRefused) as error:

@@ -65,9 +65,7 @@ def prepare(start: Start) -> Prepared:
     started = Started(found_reward, found_dataset, one_line(refusal), is_human=is_human)
     if refusal:
         return Prepared(started, None)
-    scorer = GroupScorer(
-        task, dataset, input_size=spec.input_size, reward=reward, promise=spec.promise
-    )
+    scorer = GroupScorer(task, dataset, framing=spec.framing, reward=reward, promise=spec.promise)
     return Prepared(started, scorer)
 
 
@@ -77,7 +75,7 @@ def golden_difference(
     """What becomes of the golden examples here, if it is not what the run has; else empty."""
     for number, golden in enumerate(spec.golden):
         scored = score_group(
-            golden.group(), task=task, dataset=dataset, input_size=spec.input_size, reward=reward
+            golden.group(), task=task, dataset=dataset, framing=spec.framing, reward=reward
         )
         rewards = tuple(scored.score.reward_S.tolist())
         if rewards != golden.rewards:

@@ -15,6 +15,7 @@ from reward_workers.scoring.config import RewardConfig, RewardPart
 from reward_workers.scoring.digest import ScorerSettings
 from reward_workers.scoring.resolved import resolve
 from reward_workers.scoring.reward import Reward
+from rewardtune.datasets.frame import Framed
 from rewardtune.datasets.shards.dataset import ShardDataset
 from rewardtune.records import Score
 from rewardtune.tasks.task import Task, find_task
@@ -91,8 +92,9 @@ class ServedReward:
             raise RewardRefused("the run's tokens mean something else than they do here")
         group = question.group
         example = self._dataset.example(group.example)
+        framed = Framed.of(example, group.view, question.framing)
         nothing = Score(reward_S=np.zeros(len(group.tokens_ST)))
-        applied = reward.apply(nothing, group, example, input_size=question.input_size)
+        applied = reward.apply(nothing, group, framed)
         return Score(reward_S=applied.reward_S)
 
     def _load(self, options: str) -> tuple[Task, Reward]:

@@ -93,7 +93,7 @@ class Sampler:
             self._dataset,
             [(entry.example, entry.view) for entry in entries],
             task=self._task,
-            input_size=self._policy.input_size,
+            framing=self._policy.framing,
         )
         return torch.from_numpy(images_GHWC)
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 import numpy as np
 
 from rewardtune.datasets.example import Dataset
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.datasets.images import decode_image
 from rewardtune.records import View
 from rewardtune.tasks.colorization.metric import colour_metrics
@@ -28,16 +29,14 @@ def labels_through_stage_one(task: Task, scenes: Dataset) -> Mapping[str, float]
     records, rewards = [], []
     for index in range(len(scenes)):
         example = scenes.example(index)
-        tokens_T = task.target_tokens(example, VIEW, input_size=input_size, rng=rng)
-        score = task.score(tokens_T[None], example, VIEW, input_size=input_size)
+        tokens_T = task.target_tokens(Framed.of(example, VIEW, Square(side=input_size)), rng=rng)
+        score = task.score(tokens_T[None], Framed.of(example, VIEW, Square(side=input_size)))
         rewards.append(float(score.reward_S[0]))
         records += task.predict(
             tokens_T,
             np.zeros(len(tokens_T), np.float32),
             np.zeros((len(tokens_T), 0), np.float32),
-            example,
-            VIEW,
-            input_size=input_size,
+            Framed.of(example, VIEW, Square(side=input_size)),
             score_rule=task.score_rules[0],
         )
     metrics = task.evaluate(records, scenes, indices=range(len(scenes)))

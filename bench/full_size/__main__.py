@@ -66,7 +66,7 @@ def measure(parts: Parts, *, report: Callable[[str, float], None]) -> dict[str, 
                 group,
                 task=parts.task,
                 dataset=parts.train,
-                input_size=parts.policy.input_size,
+                framing=parts.policy.framing,
                 reward=reward,
             )
             for group in groups

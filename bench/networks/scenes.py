@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rewardtune.datasets.example import Category, Example
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.policies.policy import Samples
 from rewardtune.records import Group, Published, ScoredGroup, View
 from rewardtune.tasks.detection.task import DetectionTask
@@ -54,6 +55,6 @@ def scored(
             log_probs_ST=samples.log_probs_GST[index].numpy(),
             probe_log_probs_STQ=samples.probe_log_probs_GSTQ[index].numpy(),
         )
-        score = task.score(group.tokens_ST, example, group.view, input_size=size)
+        score = task.score(group.tokens_ST, Framed.of(example, group.view, Square(side=size)))
         result.append(ScoredGroup(group, score))
     return result

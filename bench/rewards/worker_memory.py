@@ -26,6 +26,7 @@ from reward_workers.scoring.digest import ScorerSettings
 from reward_workers.scoring.resolved import resolve
 from reward_workers.scoring.spec import make_spec
 from rewardtune.datasets.digits.files import write_digits
+from rewardtune.datasets.frame import Square
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.records import Group, Published, View
 from rewardtune.transport.queue.connect import connect_queue
@@ -76,8 +77,8 @@ def _measured(url: str, folder: Path, *, num_groups: int, every: int) -> Iterato
         dataset,
         run=RUN,
         identity_hash="",
-        input_size=64,
         scorer=ScorerSettings(),
+        framing=Square(side=64),
     )
     queue = connect_queue(url, run=RUN, lease_seconds=30)
     queue.open_term(Term(number=0, spec=spec.to_bytes(), capacity=CAPACITY), frontier=0)

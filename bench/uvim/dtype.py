@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from bench.figure import EVIDENCE, Figure, machine, write
 from bench.uvim.decode import SIZES, random_stage_one
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.records import View
 from rewardtune.tasks.panoptic.task import PanopticTask
@@ -51,12 +52,18 @@ def reward_figures(folder: Path, *, num_scenes: int = NUM_SCENES) -> Iterator[Fi
     rewards, pixels = [], []
     for index in range(min(num_scenes, len(dataset))):
         example = dataset.example(index)
-        tokens_T = exact.target_tokens(example, view, input_size=size, rng=rng)
+        tokens_T = exact.target_tokens(Framed.of(example, view, Square(side=size)), rng=rng)
         tokens_ST = rollouts(tokens_T, rng, vocab_size=exact.vocabulary.size)
-        scored = [task.score(tokens_ST, example, view, input_size=size) for task in (exact, coarse)]
+        scored = [
+            task.score(tokens_ST, Framed.of(example, view, Square(side=size)))
+            for task in (exact, coarse)
+        ]
         rewards.append([score.reward_S for score in scored])
         pixels.append(
-            [task.decode(tokens_ST, example, view, input_size=size) for task in (exact, coarse)]
+            [
+                task.decode(tokens_ST, Framed.of(example, view, Square(side=size)))
+                for task in (exact, coarse)
+            ]
         )
     yield from pixel_figures_of(*(np.array(maps) for maps in zip(*pixels, strict=True)))
     exact_GS, coarse_GS = (np.array(reward) for reward in zip(*rewards, strict=True))

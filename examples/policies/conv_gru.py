@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
 
+from rewardtune.datasets.frame import Framing, Square
 from rewardtune.policies.decoding.left_to_right import draw_left_to_right
 from rewardtune.policies.draw import Decoding
 from rewardtune.policies.encoding import encode_timed
@@ -110,8 +111,8 @@ class ConvGru(Policy):
         return self.config.sequence_length
 
     @property
-    def input_size(self) -> int:
-        return self.config.input_size
+    def framing(self) -> Framing:
+        return Square(side=self.config.input_size)
 
     def log_prob(
         self,

@@ -19,6 +19,7 @@ from reward_workers.scoring.compose import compose
 from reward_workers.scoring.config import RewardConfig, RewardPart, Source, module_of
 from reward_workers.scoring.score import BadScore, image_of
 from rewardtune.datasets.example import Example
+from rewardtune.datasets.frame import Framed
 from rewardtune.records import Group, Score
 from rewardtune.tasks.artefacts import found_artefacts, named_artefacts, with_options
 from rewardtune.tasks.task import Task
@@ -47,8 +48,7 @@ class Asked:
     """What a part is asked to value: one group of distinct rollouts."""
 
     group: Group
-    example: Example
-    input_size: int
+    framed: Framed
     predictions: Callable[[], Sequence[Any]]
     """Decoded when the first part asks for them."""
 
@@ -76,7 +76,7 @@ class Reward:
         self.is_human = is_human
         """People have a say in it: a score takes as long as it takes."""
 
-    def apply(self, own: Score, group: Group, example: Example, *, input_size: int) -> Score:
+    def apply(self, own: Score, group: Group, framed: Framed) -> Score:
         """Compose the parts; the task's components and aux stay beside them.
 
         Raises:
@@ -87,14 +87,12 @@ class Reward:
         """
         if not own.is_valid:
             return own
-        decode = functools.cache(
-            lambda: self._task.decode(group.tokens_ST, example, group.view, input_size=input_size)
-        )
-        asked = Asked(group=group, example=example, input_size=input_size, predictions=decode)
+        decode = functools.cache(lambda: self._task.decode(group.tokens_ST, framed))
+        asked = Asked(group=group, framed=framed, predictions=decode)
         values = {name: own.reward_S for name, _ in self._config.of_source(Source.TASK)}
         components = dict(own.components)
         for name, part in self._parts.items():
-            where = f"reward '{name}' ({self._config.parts[name].use}), {image_of(example)}"
+            where = f"reward '{name}' ({self._config.parts[name].use}), {image_of(framed.example)}"
             valued = _valued(part, asked, where)
             values[name] = _checked(valued.values, len(group.tokens_ST), where)
             for inner, value in valued.components.items():
@@ -224,7 +222,7 @@ class _Function:
         self._function = function
 
     def value(self, asked: Asked) -> Valued:
-        return Valued(self._function(asked.predictions(), asked.example))
+        return Valued(self._function(asked.predictions(), asked.framed.example))
 
 
 class _Server:
@@ -246,7 +244,7 @@ class _Server:
     def value(self, asked: Asked) -> Valued:
         question = Question(
             group=asked.group,
-            input_size=asked.input_size,
+            framing=asked.framed.frame.framing,
             dataset_digest=self._described.dataset_digest,
             reward_digest=self._described.reward_digest,
             vocabulary=self._vocabulary,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Dataset, Example
+from rewardtune.datasets.frame import Framed, Framing
 from rewardtune.records import Group, Score, ScoredGroup
 from rewardtune.tasks.task import Task
 
@@ -23,13 +24,13 @@ class BadScore(ValueError):
 class Custom(Protocol):
     """A run's reward beside the task's own; see ``reward_workers.scoring.reward``."""
 
-    def apply(self, own: Score, group: Group, example: Example, *, input_size: int) -> Score:
+    def apply(self, own: Score, group: Group, framed: Framed) -> Score:
         """The score to learn from, of distinct rollouts whose score by the task is ``own``."""
         ...
 
 
 def score_group(
-    group: Group, *, task: Task, dataset: Dataset, input_size: int, reward: Custom | None = None
+    group: Group, *, task: Task, dataset: Dataset, framing: Framing, reward: Custom | None = None
 ) -> ScoredGroup:
     """Reward every rollout of a group; identical rollouts are scored once.
 
@@ -43,7 +44,8 @@ def score_group(
     example = dataset.example(group.example)
     first_U, place_S = _distinct(group.tokens_ST)
     distinct_UT = group.tokens_ST[first_U]
-    distinct = task.score(distinct_UT, example, group.view, input_size=input_size)
+    framed = Framed.of(example, group.view, framing)
+    distinct = task.score(distinct_UT, framed)
     where = f"task '{task.name}', {image_of(example)}"
     if reward is not None:
         _check("reward", distinct.reward_S, len(distinct_UT), where)
@@ -53,7 +55,7 @@ def score_group(
             log_probs_ST=group.log_probs_ST[first_U],
             probe_log_probs_STQ=group.probe_log_probs_STQ[first_U],
         )
-        distinct = reward.apply(distinct, once, example, input_size=input_size)
+        distinct = reward.apply(distinct, once, framed)
     _check("reward", distinct.reward_S, len(distinct_UT), where)
     for name, values in {**distinct.components, **distinct.aux}.items():
         _check(name, values, len(distinct_UT), where)

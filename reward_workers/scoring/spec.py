@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from reward_workers.scoring.config import RewardConfig
 from reward_workers.scoring.digest import ScorerSettings
@@ -17,6 +17,7 @@ from reward_workers.scoring.resolved import Resolved
 from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.example import Dataset
+from rewardtune.datasets.frame import Framed, Framing
 from rewardtune.records import Group, Published, Score, View
 from rewardtune.records.score_promise import (
     NOTHING_PROMISED,
@@ -72,7 +73,8 @@ class ScoringSpec(BaseModel):
     task_options: dict[str, JsonValue]
     reward: RewardConfig | None = None
     """None: the task's own."""
-    input_size: PositiveInt
+    framing: Framing
+    """How the run's policy sees its pictures."""
     dataset_digest: str
     reward_digest: str
     scorer: ScorerSettings
@@ -115,7 +117,7 @@ def make_spec(
     *,
     run: str,
     identity_hash: str,
-    input_size: int,
+    framing: Framing,
     scorer: ScorerSettings,
     reward: Reward | None = None,
     num_golden: int = NUM_GOLDEN,
@@ -131,14 +133,14 @@ def make_spec(
     # People would have to answer them, and need not answer the same twice.
     if reward is not None and reward.is_human:
         num_golden = 0
-    golden = _scored_golden(task, dataset, input_size=input_size, num=num_golden, reward=reward)
+    golden = _scored_golden(task, dataset, framing=framing, num=num_golden, reward=reward)
     return ScoringSpec(
         run=run,
         identity_hash=identity_hash,
         task=resolved.task.name,
         task_options=dict(resolved.task.options),
         reward=resolved.reward,
-        input_size=input_size,
+        framing=framing,
         dataset_digest=dataset.digest,
         reward_digest=resolved.digest(scorer=scorer),
         scorer=scorer,
@@ -189,7 +191,7 @@ def _own_bounds(task: Task) -> dict[str, tuple[float, float]]:
 
 
 def make_golden(
-    task: Task, dataset: Dataset, *, input_size: int, num: int, reward: Reward | None = None
+    task: Task, dataset: Dataset, *, framing: Framing, num: int, reward: Reward | None = None
 ) -> tuple[GoldenExample, ...]:
     """Score the annotation and a damaged copy of it, for the first ``num`` examples.
 
@@ -199,12 +201,12 @@ def make_golden(
     Raises:
         RewardFailed, BadScore: the reward fails on all of them.
     """
-    scored = _scored_golden(task, dataset, input_size=input_size, num=num, reward=reward)
+    scored = _scored_golden(task, dataset, framing=framing, num=num, reward=reward)
     return tuple(example for example, _ in scored)
 
 
 def _scored_golden(
-    task: Task, dataset: Dataset, *, input_size: int, num: int, reward: Reward | None
+    task: Task, dataset: Dataset, *, framing: Framing, num: int, reward: Reward | None
 ) -> list[tuple[GoldenExample, Score]]:
     golden: list[tuple[GoldenExample, Score]] = []
     failure: Exception | None = None
@@ -214,15 +216,13 @@ def _scored_golden(
         rng = np.random.default_rng(index)
         view = View(flip=index % 2 == 1)
         example = dataset.example(index)
-        target_T = task.target_tokens(example, view, input_size=input_size, rng=rng)
+        target_T = task.target_tokens(Framed.of(example, view, framing), rng=rng)
         damaged_T = target_T.copy()
         is_hit_T = rng.random(len(target_T)) < 0.2
         damaged_T[is_hit_T] = rng.integers(task.vocabulary.size, size=int(is_hit_T.sum()))
         group = _group(index, view, np.stack([target_T, damaged_T]).astype(np.int32))
         try:
-            scored = score_group(
-                group, task=task, dataset=dataset, input_size=input_size, reward=reward
-            )
+            scored = score_group(group, task=task, dataset=dataset, framing=framing, reward=reward)
         except (RewardFailed, BadScore) as error:
             failure = failure or error
             continue

@@ -175,7 +175,7 @@ def _spec(parts: Parts) -> ScoringSpec:
         parts.train,
         run=config.run_name,
         identity_hash=config.identity_hash(),
-        input_size=parts.policy.input_size,
+        framing=parts.policy.framing,
         scorer=ScorerSettings(threads=config.reward_workers.threads),
         reward=build_reward(parts),
     )

@@ -30,7 +30,7 @@ def kl_divergence(policy: Policy, initial: Policy, dataset: Dataset, *, task: Ta
             dataset,
             [(index, VIEW) for index in range(num_groups)],
             task=task,
-            input_size=policy.input_size,
+            framing=policy.framing,
         )
     ).to(next(policy.parameters()).device)
     uniforms_NT = uniforms(

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Dataset
+from rewardtune.datasets.frame import Framed
 from rewardtune.policies.draw import GREEDY, Decoding, uniforms
 from rewardtune.policies.policy import Policy
 from rewardtune.records import View
@@ -74,17 +75,16 @@ def evaluate_policy(
         batch = list(indices[start : start + _BATCH_SIZE])
         samples = _decode(policy, task, dataset, batch, decoding=decoding, seed=seed, view=view)
         for row, index in enumerate(batch):
-            example, tokens_T = dataset.example(index), samples.tokens_ST[row]
-            score = task.score(tokens_T[None], example, view, input_size=policy.input_size)
+            framed = Framed.of(dataset.example(index), view, policy.framing)
+            tokens_T = samples.tokens_ST[row]
+            score = task.score(tokens_T[None], framed)
             rewards.append(float(score.reward_S[0]))
             for rule in rules:
                 results[rule] += task.predict(
                     tokens_T,
                     samples.log_probs_ST[row],
                     samples.probe_log_probs_STQ[row],
-                    example,
-                    view,
-                    input_size=policy.input_size,
+                    framed,
                     score_rule=rule,
                 )
         if progress is not None:
@@ -118,7 +118,7 @@ def _decode(
 ) -> _Decoded:
     device = next(policy.parameters()).device
     images_GHWC = images_in_view(
-        dataset, [(index, view) for index in indices], task=task, input_size=policy.input_size
+        dataset, [(index, view) for index in indices], task=task, framing=policy.framing
     )
     uniforms_NT = uniforms(
         seed=seed,

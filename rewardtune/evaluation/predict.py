@@ -15,6 +15,7 @@ from PIL import Image
 
 from rewardtune.config.run_config import RunConfig
 from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.frame import Framed
 from rewardtune.datasets.image_folder import ImageFolder
 from rewardtune.datasets.images import decode_image
 from rewardtune.datasets.shards.dataset import open_dataset
@@ -206,7 +207,7 @@ class _Unjudged:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def score(self, tokens_ST: NDArray[np.int32], *place: Any, input_size: int) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         return Score(reward_S=np.zeros(len(tokens_ST)))
 
     def evaluate(self, *results: Any, indices: Sequence[int]) -> dict[str, float]:

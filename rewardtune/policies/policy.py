@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from rewardtune.datasets.frame import Framing
 from rewardtune.policies.draw import Decoding
 
 
@@ -76,8 +77,8 @@ class Policy(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def input_size(self) -> int:
-        """Side of the square input image, in pixels."""
+    def framing(self) -> Framing:
+        """How it wants its pictures."""
 
     @abstractmethod
     def log_prob(
@@ -196,13 +197,13 @@ class Policy(nn.Module, ABC):
         *,
         vocabulary_from: Mapping[str, Any],
         vocabulary_to: Mapping[str, Any],
-        input_size: int,
+        framing: Framing,
     ) -> Self:
-        """The policy for another vocabulary or input size; may draw torch's random numbers.
+        """The policy for another vocabulary or framing; may draw torch's random numbers.
 
         Args:
             vocabulary_from, vocabulary_to: the old and the new task's ``vocabulary.describe()``.
-            input_size: side of the new input in pixels.
+            framing: how it is to want its pictures.
 
         Raises:
             ValueError: this policy cannot be carried there.
@@ -214,7 +215,7 @@ class Policy(nn.Module, ABC):
                 "trained for it, or start without"
             )
         raise ValueError(
-            f"policy.input_size = {input_size} but the checkpoint has {self.input_size}, and "
+            f"policy.input_size = {framing.side} but the checkpoint has {self.framing.side}, and "
             f"policies of kind '{self.kind}' keep theirs: leave the key out"
         )
 

@@ -118,7 +118,7 @@ class LocalSource:
                 group,
                 task=self._parts.task,
                 dataset=self._parts.train,
-                input_size=self._parts.policy.input_size,
+                framing=self._parts.policy.framing,
                 reward=self._reward,
             )
         except (RewardFailed, BadScore) as error:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from learner.learner import Learner, StepReport
+from rewardtune.datasets.frame import Framed
 from rewardtune.records import PackedWeights
 from rewardtune.run.assembly import Parts, data_order
 from rewardtune.tasks.batch import images_in_view
@@ -47,13 +48,11 @@ class PretrainingLoop:
         started = time.perf_counter()
         parts, ordinals = self._parts, self.learner.ledger.next_ordinals
         entries = [self._order.entry(ordinal) for ordinal in ordinals]
-        input_size = parts.policy.input_size
+        framing = parts.policy.framing
         tokens_GT = np.stack(
             [
                 parts.task.target_tokens(
-                    parts.train.example(entry.example),
-                    entry.view,
-                    input_size=input_size,
+                    Framed.of(parts.train.example(entry.example), entry.view, framing),
                     rng=np.random.default_rng([parts.config.seed, _TARGET_STREAM, ordinal]),
                 )
                 for ordinal, entry in zip(ordinals, entries, strict=True)
@@ -63,7 +62,7 @@ class PretrainingLoop:
             parts.train,
             [(e.example, e.view) for e in entries],
             task=parts.task,
-            input_size=input_size,
+            framing=framing,
         )
         loaded = time.perf_counter()
         report = self.learner.maximum_likelihood(

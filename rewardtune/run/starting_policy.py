@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from rewardtune.config.run_config import ConfigError, PolicyConfig, RunConfig
+from rewardtune.datasets.frame import Square
 from rewardtune.policies.find import FRESH, OF_FOLDER, is_from_outside, policy_class
 from rewardtune.policies.policy import Policy
 from rewardtune.policies.policy_file import LoadedPolicy, check_vocabulary, load_policy
@@ -85,16 +86,17 @@ def _from_checkpoint(config: RunConfig, task: Task, checkpoint: Path) -> Policy:
     policy = loaded.policy
     _check_fits(config, policy, checkpoint)
     needed = task.vocabulary.describe()
-    input_size = config.policy.input_size or policy.input_size
+    side = config.policy.input_size
+    framing = policy.framing if side is None else Square(side=side)
     if config.mode != "pretrain":
         # Rows made anew know nothing yet: they need maximum likelihood before any reward.
         check_vocabulary(loaded.vocabulary, needed, checkpoint)
-    if loaded.vocabulary == needed and input_size == policy.input_size:
+    if loaded.vocabulary == needed and framing == policy.framing:
         return policy
     torch.manual_seed(config.seed)
     try:
         return policy.carried(
-            vocabulary_from=loaded.vocabulary, vocabulary_to=needed, input_size=input_size
+            vocabulary_from=loaded.vocabulary, vocabulary_to=needed, framing=framing
         )
     except ValueError as error:
         raise ConfigError(f"checkpoint {checkpoint}: {error}") from error

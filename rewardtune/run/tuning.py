@@ -139,7 +139,7 @@ class TuningLoop:
             parts.train,
             [(e.example, e.view) for e in entries],
             task=parts.task,
-            input_size=policy.input_size,
+            framing=policy.framing,
         )
         return measure_canary(
             policy,
@@ -168,7 +168,7 @@ def own_images(parts: Parts, learner: Learner, scored: Sequence[ScoredGroup]) ->
             parts.train,
             [(scored[row].group.example, scored[row].group.view) for row in learner.own_rows],
             task=parts.task,
-            input_size=parts.policy.input_size,
+            framing=parts.policy.framing,
         )
     )
 

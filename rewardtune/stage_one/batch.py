@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rewardtune.datasets.example import Dataset, Example
+from rewardtune.datasets.frame import Framed, Square, view_image
 from rewardtune.datasets.images import decode_image
-from rewardtune.datasets.view import view_image
 from rewardtune.records import View
 from rewardtune.tasks.colorization import codec as colorization
 from rewardtune.tasks.panoptic import codec as panoptic
@@ -64,7 +64,8 @@ def labelled_batch(
 def _labelled(
     task: StageOneTask, example: Example, view: View, *, input_size: int
 ) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.float32]]:
-    image = view_image(decode_image(example.image), view, input_size=input_size)
+    framed = Framed.of(example, view, Square(side=input_size))
+    image = view_image(decode_image(example.image), framed.frame)
     if task == "panoptic":
-        return panoptic.label_maps(example, view, input_size=input_size), image
+        return panoptic.label_maps(framed), image
     return colorization.label_maps(image), colorization.grey(image)

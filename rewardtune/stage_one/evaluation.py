@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rewardtune.datasets.example import Dataset
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.records import View
 from rewardtune.stage_one.batch import LabelledBatch, StageOneTask, labelled_batch
 from rewardtune.tasks.colorization.definition import round_to_levels
@@ -65,14 +66,15 @@ def _panoptic(
     is_thing_C = np.array([category.is_thing for category in dataset.categories])
     maps: dict[int, NDArray[np.int64]] = {}
     results = []
-    decoder = network.decoder
+    decoder, framing = network.decoder, Square(side=network.config.input_size)
     for rows, batch in _batches(network, "panoptic", dataset, indices, view):
         codewords = network.codebook.lookup(network.encode(batch.labels, batch.images_NHWC))
         state = decoder.states(codewords, decoder.context(batch.images_NHWC))
         for index, map_HW2 in zip(rows, decode_panoptic(decoder, state), strict=True):
             example = dataset.example(index)
+            frame = Framed.of(example, view, framing).frame
             found, label_of = segments_of(
-                in_image(map_HW2.cpu().numpy(), example, view), is_thing_C=is_thing_C
+                in_image(map_HW2.cpu().numpy(), frame), is_thing_C=is_thing_C
             )
             category_ids = {i: dataset.categories[label].id for i, label in label_of.items()}
             maps[example.image_id] = found

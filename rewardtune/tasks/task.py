@@ -33,13 +33,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Category, Dataset, Example
-from rewardtune.records import Group, Score, TokenRewards, TokenTargets, View
+from rewardtune.datasets.frame import Framed
+from rewardtune.records import Group, Score, TokenRewards, TokenTargets
 from rewardtune.tasks.artefacts import found_artefacts, named_artefacts, with_options
 from rewardtune.tasks.vocabulary import Vocabulary
 
 
 class Task(Protocol):
-    """Codec, reward and metric of one kind of output. Pure: same in, same out; no torch."""
+    """Codec, reward and metric of one kind of output. Pure: same in, same out; no torch.
+
+    An example comes with the frame that its policy sees it in (``rewardtune.datasets.frame``):
+    targets speak of what is seen, predictions of the example's own image.
+    """
 
     @property
     def name(self) -> str: ...
@@ -54,21 +59,15 @@ class Task(Protocol):
         """How predictions can be ranked; the first is the default."""
         ...
 
-    def target_tokens(
-        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
-    ) -> NDArray[np.int32]:
+    def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
         """The example's annotation as a token sequence [T] for maximum likelihood."""
         ...
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         """Rewards of a group's rollouts."""
         ...
 
-    def decode(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Sequence[Any]:
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Sequence[Any]:
         """A group's rollouts as what a custom reward is given: one prediction each, in order.
 
         In the frame of the example's own image, so that they can be held against its annotation:
@@ -88,10 +87,8 @@ class Task(Protocol):
         tokens_T: NDArray[np.int32],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
-        example: Example,
-        view: View,
+        framed: Framed,
         *,
-        input_size: int,
         score_rule: str,
     ) -> list[dict[str, Any]]:
         """One decoded sequence as records of the task's official results file."""

@@ -15,17 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Dataset, Example
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.records import Score, View
 from rewardtune.tasks.probe import Claim, Kind, Measured
 from rewardtune.tasks.task import Task
 
-INPUT_SIZE = 512
-"""Side of the square that examples are looked at in: the paper's."""
-VIEW = View()
+FRAMING = Square(side=512)
+"""What examples are looked at in: the paper's square."""
 MAX_REPLACED = 0.6
 """Largest share of tokens that a jittered sequence has replaced."""
 
 Tokens = NDArray[np.int32]
+
+
+def framed(example: Example) -> Framed:
+    """The whole example, as predictions of it are made."""
+    return Framed.of(example, View(), FRAMING)
 
 
 class TokenProbe:
@@ -49,7 +54,7 @@ class TokenProbe:
         random_T = rng.integers(vocabulary.size, size=vocabulary.max_tokens, dtype=np.int32)
         if kind == "random":
             return random_T
-        perfect_T = self._task.target_tokens(example, VIEW, input_size=INPUT_SIZE, rng=rng)
+        perfect_T = self._task.target_tokens(framed(example), rng=rng)
         if kind == "shuffled":
             return rng.permutation(perfect_T)
         if kind == "jittered":
@@ -58,10 +63,10 @@ class TokenProbe:
         return perfect_T
 
     def score(self, predictions: Sequence[Tokens], example: Example) -> Score:
-        return self._task.score(np.stack(predictions), example, VIEW, input_size=INPUT_SIZE)
+        return self._task.score(np.stack(predictions), framed(example))
 
     def decoded(self, predictions: Sequence[Tokens], example: Example) -> Sequence[object]:
-        return self._task.decode(np.stack(predictions), example, VIEW, input_size=INPUT_SIZE)
+        return self._task.decode(np.stack(predictions), framed(example))
 
     def claims(self, example: Example, rng: np.random.Generator) -> Sequence[Claim[Tokens]]:
         return ()
@@ -92,8 +97,6 @@ class TokenProbe:
             tokens_T,
             np.zeros(len(tokens_T), dtype=np.float32),
             np.zeros((len(tokens_T), num_probes), dtype=np.float32),
-            example,
-            VIEW,
-            input_size=INPUT_SIZE,
+            framed(example),
             score_rule=self._task.score_rules[0],
         )

@@ -25,6 +25,7 @@ import rewardtune
 from reward_workers.scoring.digest import ScorerSettings, reward_digest, scoring_sources
 from rewardtune.datasets.coco.instances import coco_instances
 from rewardtune.datasets.example import Category, Example
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.records import View
 from rewardtune.reward_lab.check import check_reward
 from rewardtune.reward_lab.probes import probe_for
@@ -140,8 +141,8 @@ def test_what_is_encoded_is_decoded_from_left_to_right(
 def test_any_tokens_at_all_decode_score_and_predict(tokens: list[int]) -> None:
     tokens_T = np.array(tokens, dtype=np.int32)
     made = task()
-    score = made.score(tokens_T[None], TWO, View(), input_size=SIZE)
-    (decoded,) = made.decode(tokens_T[None], TWO, View(), input_size=SIZE)
+    score = made.score(tokens_T[None], Framed.of(TWO, View(), Square(side=SIZE)))
+    (decoded,) = made.decode(tokens_T[None], Framed.of(TWO, View(), Square(side=SIZE)))
     assert -0.3 * CODEC.max_objects <= score.reward_S[0] <= 2
     assert score.components["objects"][0] == len(decoded) <= CODEC.max_objects
     assert len(predicted(made, tokens_T, TWO)) == len(decoded)
@@ -149,10 +150,8 @@ def test_any_tokens_at_all_decode_score_and_predict(tokens: list[int]) -> None:
 
 def predicted(made: Task, tokens_T: NDArray[np.int32], example: Example) -> list[dict[str, Any]]:
     zeros_T = np.zeros(len(tokens_T), dtype=np.float32)
-    return made.predict(
-        tokens_T, zeros_T, zeros_T[:, None][:, :0], example, View(), input_size=SIZE,
-        score_rule="object",
-    )  # fmt: skip
+    framed = Framed.of(example, View(), Square(side=SIZE))
+    return made.predict(tokens_T, zeros_T, zeros_T[:, None][:, :0], framed, score_rule="object")
 
 
 def test_similarity_is_coco_s_own() -> None:
@@ -184,15 +183,17 @@ def test_the_best_pair_of_a_class_is_matched_first_and_nothing_twice() -> None:
 @pytest.mark.parametrize("view", [View(), FLIPPED, View(scale=0.8, offset_y=0.5, offset_x=0.2)])
 def test_perfect_tokens_earn_every_object_whatever_the_view(view: View) -> None:
     made = task(num_levels=400)
-    tokens_T = made.target_tokens(TWO, view, input_size=80, rng=np.random.default_rng(0))
+    tokens_T = made.target_tokens(
+        Framed.of(TWO, view, Square(side=80)), rng=np.random.default_rng(0)
+    )
     empty_T = np.zeros_like(tokens_T)
     twice_T = np.concatenate([tokens_T[:9], tokens_T[:9], tokens_T[9:18]])
     rolled_ST = np.stack([tokens_T, empty_T, twice_T])
-    perfect, empty, doubled = made.score(rolled_ST, TWO, view, input_size=80).reward_S
+    perfect, empty, doubled = made.score(rolled_ST, Framed.of(TWO, view, Square(side=80))).reward_S
     assert perfect == pytest.approx(2, abs=0.02)
     assert empty == 0
     assert doubled == pytest.approx(perfect - 0.3)
-    (bar, ring), *_ = made.decode(tokens_T[None], TWO, view, input_size=80)
+    (bar, ring), *_ = made.decode(tokens_T[None], Framed.of(TWO, view, Square(side=80)))
     if view.flip:
         bar, ring = ring, bar
     assert (bar.name, ring.name) == ("bar", "ring")
@@ -204,7 +205,9 @@ def test_perfect_tokens_earn_every_object_whatever_the_view(view: View) -> None:
 def test_an_object_that_the_view_cuts_is_not_asked_for() -> None:
     made = task()
     view = View(scale=2.0, offset_y=1.0, offset_x=1.0)  # the lower right quarter: the ring's
-    tokens_T = made.target_tokens(TWO, view, input_size=SIZE, rng=np.random.default_rng(0))
+    tokens_T = made.target_tokens(
+        Framed.of(TWO, view, Square(side=SIZE)), rng=np.random.default_rng(0)
+    )
     assert (tokens_T[0], tokens_T[9]) == (1, 0)
 
 
@@ -223,7 +226,9 @@ class _Two:
 
 def test_perfect_results_have_an_ap_of_1_and_none_of_0() -> None:
     made = task(num_levels=400)
-    tokens_T = made.target_tokens(TWO, View(), input_size=SIZE, rng=np.random.default_rng(0))
+    tokens_T = made.target_tokens(
+        Framed.of(TWO, View(), Square(side=SIZE)), rng=np.random.default_rng(0)
+    )
     records = predicted(made, tokens_T, TWO)
     assert {record["category_id"] for record in records} == {1, 7}
     assert made.evaluate(records, _Two(), indices=[0])["ap"] == pytest.approx(1)
@@ -240,7 +245,7 @@ def write(path: Path, content: Any) -> Path:
 def test_a_results_file_scores_as_the_task_evaluates_it(tmp_path: Path) -> None:
     made = task()
     rng = np.random.default_rng(0)
-    tokens_T = made.target_tokens(TWO, View(), input_size=SIZE, rng=rng)
+    tokens_T = made.target_tokens(Framed.of(TWO, View(), Square(side=SIZE)), rng=rng)
     tokens_T[1:9] = np.minimum(tokens_T[1:9] + rng.integers(4, size=8), CODEC.vocab_size - 1)
     records = predicted(made, tokens_T, TWO)
     evaluated = made.evaluate(records, _Two(), indices=[0])
@@ -300,7 +305,9 @@ def number_of_objects(predictions: list[list[Any]], example: Example) -> list[fl
 def test_predictions_are_drawn_where_they_are() -> None:
     made = task()
     assert isinstance(made, PicturedTask)
-    tokens_T = made.target_tokens(TWO, View(), input_size=SIZE, rng=np.random.default_rng(0))
+    tokens_T = made.target_tokens(
+        Framed.of(TWO, View(), Square(side=SIZE)), rng=np.random.default_rng(0)
+    )
     nothing, annotation, prediction = (
         made.paint(TWO, records) for records in ([], None, predicted(made, tokens_T, TWO))
     )

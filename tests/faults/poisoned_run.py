@@ -304,6 +304,6 @@ def _spec(parts: Parts) -> ScoringSpec:
         parts.train,
         run=parts.config.run_name,
         identity_hash=parts.config.identity_hash(),
-        input_size=parts.policy.input_size,
+        framing=parts.policy.framing,
         scorer=ScorerSettings(threads=1),
     )

@@ -31,6 +31,7 @@ from reward_workers.scoring.resolved import resolve
 from reward_workers.scoring.spec import make_spec
 from rewardtune.datasets.digits.files import write_digits
 from rewardtune.datasets.digits.scenes import SceneStyle
+from rewardtune.datasets.frame import Square
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.records import Group, Published, View
 from rewardtune.tasks.task import Task
@@ -175,8 +176,8 @@ def _looks(url: str, folder: Path, *, num: int, every: int) -> Iterator[Look]:
         dataset,
         run=RUN,
         identity_hash="",
-        input_size=SCENE_SIZE,
         scorer=ScorerSettings(),
+        framing=Square(side=SCENE_SIZE),
     )
     queue = connect_queue(url, run=RUN, lease_seconds=30)
     queue.open_term(Term(number=0, spec=spec.to_bytes(), capacity=2 * CAPACITY), frontier=0)

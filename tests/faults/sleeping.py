@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardtune.datasets.example import Category, Example
-from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.datasets.example import Category
+from rewardtune.datasets.frame import Framed
+from rewardtune.records import Group, Score, TokenTargets
 from rewardtune.tasks.detection.task import DetectionTask
 
 
@@ -29,11 +30,9 @@ class SleepingDetection(DetectionTask):
         self._learn_seconds = float(own.pop("learn_seconds", 0.0))
         super().__init__(own, categories=categories)
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         time.sleep(self._score_seconds)
-        scored = super().score(tokens_ST, example, view, input_size=input_size)
+        scored = super().score(tokens_ST, framed)
         # A network that trains in seconds finds no digit: so that rollouts differ all the same.
         return replace(scored, reward_S=scored.reward_S + (tokens_ST % 7).mean(axis=1))
 

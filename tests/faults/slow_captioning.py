@@ -5,17 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardtune.datasets.example import Example
-from rewardtune.records import Score, View
+from rewardtune.datasets.frame import Framed
+from rewardtune.records import Score
 from rewardtune.tasks.captioning.task import CaptioningTask
 from tests.faults.slow_scoring import slowly
 
 
 class SlowCaptioning(CaptioningTask):
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
-        return slowly(super().score(tokens_ST, example, view, input_size=input_size), tokens_ST)
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+        return slowly(super().score(tokens_ST, framed), tokens_ST)
 
 
 TASK = SlowCaptioning

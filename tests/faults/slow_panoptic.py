@@ -11,10 +11,9 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardtune.datasets.example import Example
+from rewardtune.datasets.frame import Framed, view_image
 from rewardtune.datasets.images import decode_image
-from rewardtune.datasets.view import view_image
-from rewardtune.records import Score, View
+from rewardtune.records import Score
 from rewardtune.tasks.panoptic.task import PanopticTask
 from tests.faults.slow_scoring import slowly
 
@@ -24,15 +23,13 @@ LONG_IMAGE_ID = 1
 
 
 class SlowPanoptic(PanopticTask):
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
-        if example.image_id == LONG_IMAGE_ID:
-            image_HWC = view_image(decode_image(example.image), view, input_size=input_size)
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+        if framed.example.image_id == LONG_IMAGE_ID:
+            image_HWC = view_image(decode_image(framed.example.image), framed.frame)
             until = time.monotonic() + LONG_SECONDS
             while time.monotonic() < until:
                 self.codec.decode_panoptic(tokens_ST, image_HWC)
-        return slowly(super().score(tokens_ST, example, view, input_size=input_size), tokens_ST)
+        return slowly(super().score(tokens_ST, framed), tokens_ST)
 
 
 TASK = SlowPanoptic

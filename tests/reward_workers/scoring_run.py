@@ -20,6 +20,7 @@ from reward_workers.scoring.resolved import resolve
 from reward_workers.scoring.spec import ScoringSpec, make_spec
 from reward_workers.worker import RewardWorker
 from rewardtune.datasets.example import Category, Example
+from rewardtune.datasets.frame import Square
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.datasets.shards.writer import ShardWriter
 from rewardtune.records import Group, Published, View
@@ -80,9 +81,9 @@ def spec_of(
         dataset,
         run="test",
         identity_hash="0" * 64,
-        input_size=input_size,
         scorer=ScorerSettings(threads=threads),
         reward=resolved.load_reward(task=task, dataset_digest=dataset.digest, patience_seconds=10),
+        framing=Square(side=input_size),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from reward_workers.scoring.score import score_group
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.datasets.shards.dataset import ShardDataset, open_dataset
 from rewardtune.records import Group, Published, View
 from rewardtune.tasks.captioning.cider.document_frequencies import DocumentFrequencies
@@ -56,7 +57,7 @@ def test_captions_are_scored_where_there_is_neither_torch_nor_transformers(tmp_p
     groups = [group_of(task, dataset, ordinal) for ordinal in range(3)]
     expected = {
         group.ordinal: score_group(
-            group, task=task, dataset=dataset, input_size=INPUT_SIZE
+            group, task=task, dataset=dataset, framing=Square(side=INPUT_SIZE)
         ).score.reward_S.tolist()
         for group in groups
     }
@@ -109,7 +110,8 @@ def group_of(task: Task, dataset: ShardDataset, ordinal: int) -> Group:
     tokens_ST = np.stack(
         [
             task.target_tokens(
-                example, View(), input_size=INPUT_SIZE, rng=np.random.default_rng(number)
+                Framed.of(example, View(), Square(side=INPUT_SIZE)),
+                rng=np.random.default_rng(number),
             )
             for number, example in enumerate(examples)
         ]

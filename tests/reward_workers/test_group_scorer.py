@@ -7,6 +7,7 @@ import pytest
 from reward_workers.group_scorer import GroupScorer
 from reward_workers.scorer_wire import Failed, Scored, Unfit
 from rewardtune.datasets.example import Example
+from rewardtune.datasets.frame import Square
 from rewardtune.datasets.shards.dataset import ShardDataset, open_dataset
 from rewardtune.datasets.shards.manifest import DatasetError
 from rewardtune.tasks.task import load_task
@@ -25,7 +26,7 @@ def scorer(data: Path) -> GroupScorer:
     by_token_spec(data)
     dataset = open_dataset(data)
     task = load_task("by_token", {}, categories=dataset.categories)
-    return GroupScorer(task, dataset, input_size=8)
+    return GroupScorer(task, dataset, framing=Square(side=8))
 
 
 def test_a_group_comes_back_with_its_rewards_and_the_seconds_it_took(scorer: GroupScorer) -> None:

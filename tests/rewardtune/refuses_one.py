@@ -5,19 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardtune.datasets.example import Example
-from rewardtune.records import Score, View
+from rewardtune.datasets.frame import Framed
+from rewardtune.records import Score
 from rewardtune.tasks.detection.task import DetectionTask
 
 
 class RefusesOne(DetectionTask):
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         # Not where a policy is measured, one sequence at a time.
-        if example.image_id == 7 and len(tokens_ST) > 1:
+        if framed.example.image_id == 7 and len(tokens_ST) > 1:
             raise RuntimeError("image 7 is beyond me")
-        return super().score(tokens_ST, example, view, input_size=input_size)
+        return super().score(tokens_ST, framed)
 
 
 TASK = RefusesOne

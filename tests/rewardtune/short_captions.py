@@ -7,16 +7,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardtune.datasets.example import Example
-from rewardtune.records import Score, View
+from rewardtune.datasets.frame import Framed
+from rewardtune.records import Score
 from rewardtune.tasks.captioning.task import CaptioningTask
 
 
 class ShortCaptions(CaptioningTask):
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
-        scored = super().score(tokens_ST, example, view, input_size=input_size)
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+        scored = super().score(tokens_ST, framed)
         pieces_S = [float(self.codec.num_pieces(tokens_T)) for tokens_T in tokens_ST]
         return replace(scored, reward_S=-np.array(pieces_S))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.datasets.images import decode_image
 from rewardtune.tasks.colorization.definition import colour_reward
 from studies.ceiling import VIEW, labels_through_stage_one, pictures_themselves
@@ -21,8 +22,10 @@ def test_labels_through_stage_one_are_the_codes_of_each_picture(tmp_path: Path) 
     rewards = []
     for index in range(2):
         shown = SCENES.example(index)
-        codes = built.target_tokens(shown, VIEW, input_size=SIZE, rng=rng)
-        rewards.append(built.score(codes[None], shown, VIEW, input_size=SIZE).reward_S[0])
+        codes = built.target_tokens(Framed.of(shown, VIEW, Square(side=SIZE)), rng=rng)
+        rewards.append(
+            built.score(codes[None], Framed.of(shown, VIEW, Square(side=SIZE))).reward_S[0]
+        )
     figures = labels_through_stage_one(built, SCENES)
     assert figures["reward"] == pytest.approx(np.mean(rewards))
     assert figures["psnr"] > 0

@@ -22,9 +22,9 @@ from keypoints.points import MIRRORED, POINTS, Objects, annotated_objects, annot
 from keypoints.probe import KeypointProbe
 from keypoints.results_files import score_keypoints
 from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.frame import Frame, Framed
 from rewardtune.datasets.images import decode_image
-from rewardtune.datasets.view import boxes_in_view, boxes_to_pixels
-from rewardtune.records import Score, View
+from rewardtune.records import Score
 from rewardtune.tasks.options import read_options
 from rewardtune.tasks.results_files import Progress
 from rewardtune.tasks.token_task import TokenTask
@@ -99,24 +99,20 @@ class KeypointTask(TokenTask):
         """For ``rewardtune score``."""
         return score_keypoints(results, annotations, options)
 
-    def target_tokens(
-        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
-    ) -> NDArray[np.int32]:
-        objects, yx_NK2 = _seen(example, view, input_size=input_size)
+    def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
+        objects, yx_NK2 = _seen(framed)
         return self._codec.encode(objects.category_N, yx_NK2)
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         """Rewards in objects: 0 of an empty sequence, the number of objects of a perfect one.
 
         A predicted object earns the similarity it has matched, and pays for what that lacks to 1.
         """
-        objects, _ = _seen(example, view, input_size=input_size)
+        objects, _ = _seen(framed)
         earned, paid, number = [], [], []
         for tokens_T in tokens_ST:
             found = list(self._codec.decode(tokens_T))
-            points = [_in_image(each, example, view, input_size=input_size) for each in found]
+            points = [_in_image(each, framed.frame) for each in found]
             oks_MN = similarity(
                 np.array(points).reshape(-1, len(POINTS), 2),
                 objects.xy_NK2,
@@ -135,13 +131,11 @@ class KeypointTask(TokenTask):
         }
         return Score(components["similarity"] + components["false_objects"], components)
 
-    def decode(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> list[list[KeypointObject]]:
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[list[KeypointObject]]:
         return [
             [
                 KeypointObject(found.category, self._categories[found.category].name, points)
-                for found, points in self._named(tokens_T, example, view, input_size=input_size)
+                for found, points in self._named(tokens_T, framed)
             ]
             for tokens_T in tokens_ST
         ]
@@ -151,20 +145,18 @@ class KeypointTask(TokenTask):
         tokens_T: NDArray[np.int32],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
-        example: Example,
-        view: View,
+        framed: Framed,
         *,
-        input_size: int,
         score_rule: str,
     ) -> list[dict[str, Any]]:
         """COCO's keypoint results. The score: how likely the object's tokens were, on average."""
         results = []
-        for found, points in self._named(tokens_T, example, view, input_size=input_size):
+        for found, points in self._named(tokens_T, framed):
             tokens = slice(found.start, found.start + self._codec.tokens_per_object)
             keypoints = [number for x, y in points.values() for number in (x, y, 2)]
             results.append(
                 {
-                    "image_id": example.image_id,
+                    "image_id": framed.example.image_id,
                     "category_id": self._categories[found.category].id,
                     "keypoints": keypoints,
                     "score": float(np.exp(log_probs_T[tokens].mean(dtype=np.float64))),
@@ -207,10 +199,10 @@ class KeypointTask(TokenTask):
         (folder / "results.json").write_text(json.dumps(list(records)))
 
     def _named(
-        self, tokens_T: NDArray[np.int32], example: Example, view: View, *, input_size: int
+        self, tokens_T: NDArray[np.int32], framed: Framed
     ) -> Iterator[tuple[Found, dict[str, tuple[float, float]]]]:
         for found in self._codec.decode(tokens_T):
-            xy_K2 = _in_image(found, example, view, input_size=input_size)
+            xy_K2 = _in_image(found, framed.frame)
             yield found, {name: (x, y) for name, (x, y) in zip(POINTS, xy_K2.tolist(), strict=True)}
 
     def _annotations(self, example: Example) -> Iterator[dict[str, Any]]:
@@ -225,35 +217,22 @@ class KeypointTask(TokenTask):
             }
 
 
-def _seen(example: Example, view: View, *, input_size: int) -> tuple[Objects, NDArray[np.float64]]:
+def _seen(framed: Framed) -> tuple[Objects, NDArray[np.float64]]:
     """The objects all of whose points are in the view, and those points relative to the input."""
-    objects = annotated_objects(example)
+    objects = annotated_objects(framed.example)
     xy_N2 = objects.xy_NK2.reshape(-1, 2)
-    yxyx_N4 = boxes_in_view(
-        np.concatenate([xy_N2, xy_N2], axis=1),  # a point is a box without sides
-        view,
-        height=example.height,
-        width=example.width,
-        input_size=input_size,
-    )
+    # A point is a box without sides.
+    yxyx_N4 = framed.frame.to_frame(np.concatenate([xy_N2, xy_N2], axis=1))
     yx_NK2 = yxyx_N4[:, :2].reshape(objects.xy_NK2.shape)
-    if view.flip:
+    if framed.frame.view.flip:
         yx_NK2 = yx_NK2[:, MIRRORED]
     inside_N = ((yx_NK2 >= 0) & (yx_NK2 < 1)).all(axis=(1, 2))
     kept = Objects(objects.category_N[inside_N], objects.xy_NK2[inside_N], objects.area_N[inside_N])
     return kept, yx_NK2[inside_N]
 
 
-def _in_image(
-    found: Found, example: Example, view: View, *, input_size: int
-) -> NDArray[np.float64]:
+def _in_image(found: Found, frame: Frame) -> NDArray[np.float64]:
     """Points x, y [K, 2] in pixels of the example's image: the view undone."""
-    xyxy_K4 = boxes_to_pixels(
-        np.concatenate([found.yx_K2, found.yx_K2], axis=1),
-        view,
-        height=example.height,
-        width=example.width,
-        input_size=input_size,
-    )
+    xyxy_K4 = frame.to_image(np.concatenate([found.yx_K2, found.yx_K2], axis=1))
     xy_K2 = xyxy_K4[:, :2]
-    return xy_K2[MIRRORED] if view.flip else xy_K2
+    return xy_K2[MIRRORED] if frame.view.flip else xy_K2

@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
+from rewardtune.datasets.frame import Framing, Square
 from rewardtune.policies.decoding.left_to_right import draw_left_to_right
 from rewardtune.policies.draw import Decoding
 from rewardtune.policies.encoding import encode_timed
@@ -157,8 +158,8 @@ class HuggingFacePolicy(Policy):
         return self.config.sequence_length
 
     @property
-    def input_size(self) -> int:
-        return _input_size(self.model)
+    def framing(self) -> Framing:
+        return Square(side=_input_size(self.model))
 
     def encode(self, images_GHWC: Tensor) -> Tensor:
         """Images in [-1, 1] to context [G, P, D], as wide as the decoder's attention wants it."""
@@ -310,7 +311,7 @@ def _set_aside_unused(policy: HuggingFacePolicy) -> None:
 
     They stay in files; the optimizer would miss their gradients.
     """
-    size = policy.input_size
+    size = policy.framing.side
     device = next(policy.parameters()).device
     tokens = torch.zeros(1, 1, 2, dtype=torch.int64, device=device)
     log_prob = policy.log_prob(torch.zeros(1, size, size, 3, device=device), tokens).drawn_GST

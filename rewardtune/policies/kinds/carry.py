@@ -50,7 +50,7 @@ def carry(
     config = EncoderDecoderConfig.model_validate(
         {
             **policy.config.model_dump(),
-            "input_size": policy.input_size if input_size is None else input_size,
+            "input_size": policy.config.input_size if input_size is None else input_size,
             "vocab_size": vocabulary_to["vocab_size"],
             "sequence_length": vocabulary_to.get("sequence_length", policy.sequence_length),
         }

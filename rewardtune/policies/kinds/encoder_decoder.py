@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from rewardtune.datasets.frame import Framing
 from rewardtune.policies.decoding.cached import decode
 from rewardtune.policies.draw import Decoding
 from rewardtune.policies.encoding import encode_timed
@@ -82,14 +83,14 @@ class EncoderDecoder(VitPolicy):
         *,
         vocabulary_from: Mapping[str, Any],
         vocabulary_to: Mapping[str, Any],
-        input_size: int,
+        framing: Framing,
     ) -> Self:
         """To other classes, another input size or shorter sequences: see ``carry``."""
         return carry(
             self,
             vocabulary_from=vocabulary_from,
             vocabulary_to=vocabulary_to,
-            input_size=input_size,
+            input_size=framing.side,
         )
 
     def with_readout(self, every: int, *, seen_as: int | None) -> Self:

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from rewardtune.datasets.frame import Framing, Square
 from rewardtune.layers import Encoder, PatchEmbedding, sincos2d
 from rewardtune.layers.initialize import sizes_only
 from rewardtune.policies.policy import Policy
@@ -107,8 +108,8 @@ class VitPolicy(Policy):
         return self.config.sequence_length
 
     @property
-    def input_size(self) -> int:
-        return self.config.input_size
+    def framing(self) -> Framing:
+        return Square(side=self.config.input_size)
 
     def encode(self, images_GHWC: Tensor, *, recompute: bool = False) -> Tensor:
         """Images in [-1, 1] to context [G, P, D]."""

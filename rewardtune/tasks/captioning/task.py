@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.frame import Framed
 from rewardtune.datasets.images import decode_image
-from rewardtune.records import Score, View
+from rewardtune.records import Score
 from rewardtune.tasks.captioning.cider.document_frequencies import (
     END_OF_SENTENCE,
     DocumentFrequencies,
@@ -124,22 +125,18 @@ class CaptioningTask(TokenTask):
             "repeated_ngrams": share,
         }
 
-    def target_tokens(
-        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
-    ) -> NDArray[np.int32]:
+    def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
         """One of the image's captions, drawn by ``rng``, as tokens [T].
 
         Raises:
             ValueError: the image has no captions.
         """
-        captions = _captions(example)
+        captions = _captions(framed.example)
         encoded = self._codec.encode(captions[int(rng.integers(len(captions)))])
         self._num_cut += encoded.num_dropped > 0
         return encoded.tokens_T
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         """CIDEr-D of each rollout against all captions of the image, 0 to 10.
 
         Components, none of which is part of the reward: "words"; "ends_in_function_word" and
@@ -158,7 +155,7 @@ class CaptioningTask(TokenTask):
         length_S = np.array([self._codec.num_pieces(tokens_T) for tokens_T in tokens_ST])
         is_full_S = length_S == self.vocabulary.max_tokens
         return Score(
-            reward_S=self._rewards(tokens_ST, words_S, is_full_S, _captions(example)),
+            reward_S=self._rewards(tokens_ST, words_S, is_full_S, _captions(framed.example)),
             components={
                 "words": np.array([len(words) for words in words_S], dtype=np.float64),
                 "ends_in_function_word": np.array(
@@ -209,9 +206,7 @@ class CaptioningTask(TokenTask):
             )
         return CaptionReward(frequencies, end_of_sentence=self._config.scores_end)
 
-    def decode(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> list[str]:
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[str]:
         """The caption of each rollout, as text."""
         return [self._codec.decode(tokens_T) for tokens_T in tokens_ST]
 
@@ -220,14 +215,12 @@ class CaptioningTask(TokenTask):
         tokens_T: NDArray[np.int32],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
-        example: Example,
-        view: View,
+        framed: Framed,
         *,
-        input_size: int,
         score_rule: str,
     ) -> list[dict[str, Any]]:
         """One record of the COCO caption server's results: image_id, caption."""
-        return [{"image_id": example.image_id, "caption": self._codec.decode(tokens_T)}]
+        return [{"image_id": framed.example.image_id, "caption": self._codec.decode(tokens_T)}]
 
     def evaluate(
         self, results: Sequence[Mapping[str, Any]], dataset: Dataset, *, indices: Sequence[int]

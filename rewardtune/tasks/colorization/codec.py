@@ -9,18 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rewardtune.datasets.example import Example
+from rewardtune.datasets.frame import Frame, Framed, view_image
 from rewardtune.datasets.images import decode_image
-from rewardtune.datasets.view import geometry, view_image
-from rewardtune.records import View
 from rewardtune.tasks.uvim.config import COLOUR
 
 _GREY_WEIGHTS = np.array([0.2989, 0.5870, 0.1140], dtype=np.float32)
 
 
-def colour_image(example: Example, view: View, *, input_size: int) -> NDArray[np.float32]:
+def colour_image(framed: Framed) -> NDArray[np.float32]:
     """The picture through the view [H, W, 3] in [-1, 1]."""
-    return view_image(decode_image(example.image), view, input_size=input_size)
+    return view_image(decode_image(framed.example.image), framed.frame)
 
 
 def label_maps(image_HW3: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -45,10 +43,9 @@ def grey(image_HW3: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.repeat(value_HW[..., None].astype(np.float32), 3, axis=-1)
 
 
-def in_image(picture_HW3: NDArray[np.uint8], example: Example, view: View) -> NDArray[np.uint8]:
+def in_image(picture_HW3: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
     """A picture of the view as one of the example's image; white where the view does not reach."""
-    size = len(picture_HW3)
-    laid = geometry(view, height=example.height, width=example.width, input_size=size)
+    laid, size = frame.geometry, frame.framing.side
     y0, y1 = max(0, laid.top), min(size, laid.top + laid.height)
     x0, x1 = max(0, laid.left), min(size, laid.left + laid.width)
     resized = np.full((laid.height, laid.width, 3), 255, dtype=np.uint8)
@@ -60,8 +57,8 @@ def in_image(picture_HW3: NDArray[np.uint8], example: Example, view: View) -> ND
         resized = np.asarray(
             Image.fromarray(resized).resize((width, height), Image.Resampling.BILINEAR)
         )
-    whole = np.full((example.height, example.width, 3), 255, dtype=np.uint8)
+    whole = np.full((frame.height, frame.width, 3), 255, dtype=np.uint8)
     whole[
         laid.source_top : laid.source_top + height, laid.source_left : laid.source_left + width
     ] = resized
-    return whole[:, ::-1] if view.flip else whole
+    return whole[:, ::-1] if frame.view.flip else whole

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.frame import Framed
 from rewardtune.datasets.images import decode_image
-from rewardtune.records import Score, View
+from rewardtune.records import Score
 from rewardtune.tasks.colorization.codec import colour_image, grey, in_image, label_maps
 from rewardtune.tasks.colorization.definition import (
     NUM_HUE_BINS,
@@ -106,16 +107,13 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
         """What the policy sees of pictures in their views: no colour."""
         return grey(images_GHW3)
 
-    def target_tokens(
-        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
-    ) -> NDArray[np.int32]:
+    def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
         """The picture seen in the view, encoded by stage I; nothing is drawn from ``rng``."""
-        image = colour_image(example, view, input_size=self._checked_size(input_size))
+        self._check_framing(framed.frame.framing)
+        image = colour_image(framed)
         return self._codec.encode(label_maps(image), grey(image))
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         """Rewards of a group's rollouts: vivid fraction times hue entropy, 0 to ln 7.
 
         Components: "vivid" and "entropy", whose product is the reward; and what tells when it is
@@ -125,8 +123,8 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
             ValueError: tokens of another shape or vocabulary, or an input of another size than
                 stage I's.
         """
-        self._checked_size(input_size)
-        pictures_SHW3 = self._pictures(tokens_ST, example, view, input_size=input_size)
+        self._check_framing(framed.frame.framing)
+        pictures_SHW3 = self._pictures(tokens_ST, framed)
         rewards = colour_rewards(pictures_SHW3, **self._reading)
         return Score(
             reward_S=rewards.reward_N,
@@ -137,24 +135,18 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
             },
         )
 
-    def decode(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> list[NDArray[np.uint8]]:
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[NDArray[np.uint8]]:
         """The picture of each rollout, as large as the example's image [H, W, 3]."""
-        pictures = self._pictures(
-            tokens_ST, example, view, input_size=self._checked_size(input_size)
-        )
-        return [in_image(picture, example, view) for picture in pictures]
+        self._check_framing(framed.frame.framing)
+        return [in_image(picture, framed.frame) for picture in self._pictures(tokens_ST, framed)]
 
     def predict(
         self,
         tokens_T: NDArray[np.int32],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
-        example: Example,
-        view: View,
+        framed: Framed,
         *,
-        input_size: int,
         score_rule: str,
     ) -> list[dict[str, Any]]:
         """One sequence as a picture of the image's own size.
@@ -162,13 +154,13 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
         One record: image_id, file_name and "png", the picture as a PNG in base64.
         """
         self._check_rule(score_rule)
-        (picture,) = self.decode(tokens_T[None], example, view, input_size=input_size)
+        (picture,) = self.decode(tokens_T[None], framed)
         stream = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(picture)).save(stream, format="PNG")
         return [
             {
-                "image_id": example.image_id,
-                "file_name": f"{Path(example.file_name).stem}.png",
+                "image_id": framed.example.image_id,
+                "file_name": f"{Path(framed.example.file_name).stem}.png",
                 _PNG: base64.b64encode(stream.getvalue()).decode("ascii"),
             }
         ]
@@ -217,16 +209,14 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
         for record in records:
             (pictures / record["file_name"]).write_bytes(base64.b64decode(record[_PNG]))
 
-    def _pictures(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> NDArray[np.uint8]:
+    def _pictures(self, tokens_ST: NDArray[np.int32], framed: Framed) -> NDArray[np.uint8]:
         """Pictures of the view [S, H, W, 3]; those asked for last are kept."""
 
         def decode() -> NDArray[np.uint8]:
-            image = colour_image(example, view, input_size=input_size)
+            image = colour_image(framed)
             return round_to_levels(self._codec.decode_colours(tokens_ST, grey(image)))
 
-        return self._decoded(tokens_ST, example, view, decode)
+        return self._decoded(tokens_ST, framed, decode)
 
 
 def _picture_of(record: Mapping[str, Any]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from rewardtune.tasks.detection.codec import TOKENS_PER_BOX, Boxes, DetectionCod
 from rewardtune.tasks.detection.target import target_boxes
 from rewardtune.tasks.probe import Claim, Kind
 from rewardtune.tasks.task import Task
-from rewardtune.tasks.token_probe import INPUT_SIZE, VIEW, TokenProbe, Tokens
+from rewardtune.tasks.token_probe import TokenProbe, Tokens, framed
 
 MAX_SHIFT = 0.4
 """Of a box's side: from hardly moved to an overlap of a third."""
@@ -37,7 +37,7 @@ class DetectionProbe(TokenProbe):
         if kind == "empty":
             return np.zeros(self._codec.sequence_length, dtype=np.int32)
         # Not the task's target tokens: its options may mix boxes into them that are wrong.
-        boxes = target_boxes(example, VIEW, codec=self._codec, input_size=INPUT_SIZE)
+        boxes = target_boxes(framed(example), codec=self._codec)
         if kind == "random":
             boxes = _made_up(max(1, len(boxes)), self._codec, rng)
         elif kind == "jittered":

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rewardtune.datasets.example import Example
-from rewardtune.datasets.view import boxes_in_view, clip_boxes
-from rewardtune.records import View
+from rewardtune.datasets.frame import Framed, clip_boxes
 from rewardtune.tasks.detection.codec import Boxes, DetectionCodec
 
 MIN_VISIBLE_AREA = 0.25
@@ -18,19 +16,16 @@ of an object can mostly not be told from its surroundings, and asking for it tea
 boxes at the border. Only views that cut (scale above 1) are touched."""
 
 
-def target_boxes(example: Example, view: View, *, codec: DetectionCodec, input_size: int) -> Boxes:
-    """The example's boxes in the frame of the model's input, in the annotation's order.
+def target_boxes(framed: Framed, *, codec: DetectionCodec) -> Boxes:
+    """The example's boxes in the frame that the model sees, in the annotation's order.
 
     Left out: crowd regions, boxes that are mostly outside the view, and boxes without area
     once their corners are rounded to the codec's levels.
     """
+    example = framed.example
     xywh_N4 = example.xywh_N4
-    yxyx_N4 = boxes_in_view(
-        np.concatenate([xywh_N4[:, :2], xywh_N4[:, :2] + xywh_N4[:, 2:]], axis=1),
-        view,
-        height=example.height,
-        width=example.width,
-        input_size=input_size,
+    yxyx_N4 = framed.frame.to_frame(
+        np.concatenate([xywh_N4[:, :2], xywh_N4[:, :2] + xywh_N4[:, 2:]], axis=1)
     )
     clipped = clip_boxes(yxyx_N4)
     level_N4 = codec.levels(clipped.boxes_N4)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewardtune.datasets.coco.instances import coco_instances
-from rewardtune.datasets.example import Category, Dataset, Example
-from rewardtune.datasets.view import boxes_to_pixels
-from rewardtune.records import Group, Score, TokenRewards, TokenTargets, View
+from rewardtune.datasets.example import Category, Dataset
+from rewardtune.datasets.frame import Framed
+from rewardtune.records import Group, Score, TokenRewards, TokenTargets
 from rewardtune.tasks.detection.class_rewards import class_rewards
 from rewardtune.tasks.detection.codec import TOKENS_PER_BOX, DetectionCodec
 from rewardtune.tasks.detection.config import DetectionConfig, read_config
@@ -157,20 +157,16 @@ class DetectionTask(TokenTask):
             "class_reward": per_box,
         }
 
-    def target_tokens(
-        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
-    ) -> NDArray[np.int32]:
+    def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
         """The boxes seen in the view as tokens [T], in an order drawn from ``rng``."""
-        boxes = target_boxes(example, view, codec=self._codec, input_size=input_size)
+        boxes = target_boxes(framed, codec=self._codec)
         if self._config.wrong_box_ratio > 0:
             boxes = with_wrong_boxes(
                 boxes, self._codec, ratio=self._config.wrong_box_ratio, confidence=WRONG, rng=rng
             )
         return self._codec.encode(boxes, rng=rng)
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         """Rewards of a group's rollouts, in objects; see ``definition.detection_reward``.
 
         Components: "match" (earned) and "duplicate_penalty" (lost, <= 0) sum to the reward;
@@ -187,7 +183,7 @@ class DetectionTask(TokenTask):
                 f"detection sequences must be [S, {self.vocabulary.max_tokens}], got "
                 f"{list(tokens_ST.shape)}: sampler and task must agree on max_boxes"
             )
-        boxes = target_boxes(example, view, codec=self._codec, input_size=input_size)
+        boxes = target_boxes(framed, codec=self._codec)
         targets = Targets.of([boxes], self._codec)
         match = match_batch(
             tokens_ST,
@@ -238,9 +234,7 @@ class DetectionTask(TokenTask):
         reward_SP: NDArray[np.float64] = value_SP * (earned_SP - penalty * duplicated_SP)
         return reward_SP
 
-    def decode(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> list[list[DetectedBox]]:
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[list[DetectedBox]]:
         """The boxes of each rollout, in the order they were drawn.
 
         In pixels of the example's own image, unflipped and clipped to it. Boxes whose corners
@@ -249,7 +243,7 @@ class DetectionTask(TokenTask):
         return [
             [
                 DetectedBox(category=label, name=self._categories[label].name, xyxy=xyxy)
-                for _, label, xyxy in self._seen(tokens_T, example, view, input_size=input_size)
+                for _, label, xyxy in self._seen(tokens_T, framed)
             ]
             for tokens_T in tokens_ST
         ]
@@ -294,10 +288,8 @@ class DetectionTask(TokenTask):
         tokens_T: NDArray[np.int32],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
-        example: Example,
-        view: View,
+        framed: Framed,
         *,
-        input_size: int,
         score_rule: str,
     ) -> list[dict[str, Any]]:
         """One sequence as COCO results: image_id, category_id, bbox (pixels, xywh), score.
@@ -315,10 +307,10 @@ class DetectionTask(TokenTask):
             ValueError: no such rule.
         """
         score_P = self._box_scores(log_probs_T, probe_log_probs_TQ, score_rule=score_rule)
-        seen = self._seen(tokens_T, example, view, input_size=input_size)
+        seen = self._seen(tokens_T, framed)
         return [
             {
-                "image_id": example.image_id,
+                "image_id": framed.example.image_id,
                 "category_id": self._categories[label].id,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "score": float(score_P[p]),
@@ -327,13 +319,11 @@ class DetectionTask(TokenTask):
         ]
 
     def _seen(
-        self, tokens_T: NDArray[np.int32], example: Example, view: View, *, input_size: int
+        self, tokens_T: NDArray[np.int32], framed: Framed
     ) -> Iterator[tuple[int, int, tuple[float, float, float, float]]]:
         """Slot, class and corners in the image's pixels of each box that has an area there."""
         boxes = self._codec.decode(tokens_T)
-        xyxy_P4 = boxes_to_pixels(
-            boxes.yxyx_N4, view, height=example.height, width=example.width, input_size=input_size
-        )
+        xyxy_P4 = framed.frame.to_image(boxes.yxyx_N4)
         is_kept_P = (
             boxes.is_present_N
             & np.all(boxes.yxyx_N4[:, :2] < boxes.yxyx_N4[:, 2:], axis=1)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Example
+from rewardtune.datasets.frame import Frame, Framed
 from rewardtune.datasets.images import decode_image
-from rewardtune.records import View
 from rewardtune.tasks.panoptic.reward import PanopticTarget
 from rewardtune.tasks.uvim.config import INSTANCES, SEMANTICS
 from rewardtune.tasks.uvim.map_view import map_from_view, map_in_view
@@ -34,7 +34,7 @@ def segment_ids(example: Example) -> NDArray[np.int64]:
     return ids_HW
 
 
-def label_maps(example: Example, view: View, *, input_size: int) -> dict[str, NDArray[np.int32]]:
+def label_maps(framed: Framed) -> dict[str, NDArray[np.int32]]:
     """Classes and instance ids of the view, as stage I encodes them: each [H, W].
 
     A class is the category's index + 1. Every segment has an instance id, stuff and crowds too,
@@ -42,7 +42,8 @@ def label_maps(example: Example, view: View, *, input_size: int) -> dict[str, ND
 
     Source: big_vision pp/proj/uvim/pp_ops.py, ``coco_panoptic``.
     """
-    ids_HW = map_in_view(segment_ids(example), view, input_size=input_size)
+    example = framed.example
+    ids_HW = map_in_view(segment_ids(example), framed.frame)
     listed = {segment.id: segment.category + 1 for segment in example.segments}
     found, place_HW = np.unique(ids_HW, return_inverse=True)
     place_HW = place_HW.reshape(ids_HW.shape)
@@ -72,18 +73,15 @@ def canonical_ids(ids_HW: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
     return canonical_HW
 
 
-def panoptic_target(example: Example, view: View, *, input_size: int) -> PanopticTarget:
+def panoptic_target(framed: Framed) -> PanopticTarget:
     """The annotation in the view, to score predictions against."""
-    ids_HW = map_in_view(segment_ids(example), view, input_size=input_size)
-    return PanopticTarget.of(ids_HW, example.segments)
+    ids_HW = map_in_view(segment_ids(framed.example), framed.frame)
+    return PanopticTarget.of(ids_HW, framed.example.segments)
 
 
-def in_image(map_HW2: NDArray[np.int32], example: Example, view: View) -> NDArray[np.int32]:
+def in_image(map_HW2: NDArray[np.int32], frame: Frame) -> NDArray[np.int32]:
     """A map of the view as a map of the example's image [H, W, 2]; void outside the view."""
-    channels = [
-        map_from_view(channel_HW, view, height=example.height, width=example.width)
-        for channel_HW in np.moveaxis(map_HW2, -1, 0)
-    ]
+    channels = [map_from_view(channel_HW, frame) for channel_HW in np.moveaxis(map_HW2, -1, 0)]
     return np.stack(channels, axis=-1)
 
 

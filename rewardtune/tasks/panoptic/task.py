@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.frame import Framed, view_image
 from rewardtune.datasets.images import decode_image
-from rewardtune.datasets.view import view_image
-from rewardtune.records import Score, View
+from rewardtune.records import Score
 from rewardtune.tasks.panoptic.codec import (
     in_image,
     label_maps,
@@ -118,16 +118,12 @@ class PanopticTask(StageOneTask[PanopticOptions]):
             "false_positives": (0.0, most),
         }
 
-    def target_tokens(
-        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
-    ) -> NDArray[np.int32]:
+    def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
         """The annotation seen in the view, encoded by stage I; nothing is drawn from ``rng``."""
-        labels = label_maps(example, view, input_size=self._checked_size(input_size))
-        return self._codec.encode(labels, _image(example, view, input_size=input_size))
+        self._check_framing(framed.frame.framing)
+        return self._codec.encode(label_maps(framed), _image(framed))
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         """Rewards of a group's rollouts, in segments; see ``rewardtune.tasks.panoptic.reward``.
 
         Components: "matched_iou" (earned) and "false_positive_penalty" (lost, <= 0) sum to the
@@ -137,8 +133,9 @@ class PanopticTask(StageOneTask[PanopticOptions]):
             ValueError: tokens of another shape or vocabulary, an input of another size than
                 stage I's, or an example without annotation.
         """
-        target = panoptic_target(example, view, input_size=self._checked_size(input_size))
-        map_SHW2 = self._maps(tokens_ST, example, view, input_size=input_size)
+        self._check_framing(framed.frame.framing)
+        target = panoptic_target(framed)
+        map_SHW2 = self._maps(tokens_ST, framed)
         reward = panoptic_reward_of_two_channels(
             map_SHW2[..., 0],
             map_SHW2[..., 1],
@@ -157,25 +154,21 @@ class PanopticTask(StageOneTask[PanopticOptions]):
             },
         )
 
-    def decode(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> list[NDArray[np.int32]]:
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[NDArray[np.int32]]:
         """Maps of the rollouts, as large as the example's image: class and instance id [H, W, 2].
 
         A class is the index of a category + 1; 0 is void, also outside the view.
         """
-        maps_SHW2 = self._maps(tokens_ST, example, view, input_size=self._checked_size(input_size))
-        return [in_image(map_HW2, example, view) for map_HW2 in maps_SHW2]
+        self._check_framing(framed.frame.framing)
+        return [in_image(map_HW2, framed.frame) for map_HW2 in self._maps(tokens_ST, framed)]
 
     def predict(
         self,
         tokens_T: NDArray[np.int32],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
-        example: Example,
-        view: View,
+        framed: Framed,
         *,
-        input_size: int,
         score_rule: str,
     ) -> list[dict[str, Any]]:
         """One sequence as COCO's panoptic result, its map beside it.
@@ -184,13 +177,13 @@ class PanopticTask(StageOneTask[PanopticOptions]):
         PNG in base64. The map has the image's own size.
         """
         self._check_rule(score_rule)
-        (map_HW2,) = self.decode(tokens_T[None], example, view, input_size=input_size)
+        (map_HW2,) = self.decode(tokens_T[None], framed)
         id_HW, category_of = segments_of(map_HW2, is_thing_C=self._is_thing_C)
         category_ids = {i: self._categories[label].id for i, label in category_of.items()}
         return [
             {
-                "image_id": example.image_id,
-                "file_name": f"{Path(example.file_name).stem}.png",
+                "image_id": framed.example.image_id,
+                "file_name": f"{Path(framed.example.file_name).stem}.png",
                 "segments_info": segments_info(id_HW, category_ids),
                 _PNG: base64.b64encode(png_of_ids(id_HW)).decode("ascii"),
             }
@@ -241,17 +234,14 @@ class PanopticTask(StageOneTask[PanopticOptions]):
             overwrite=True,
         )
 
-    def _maps(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> NDArray[np.int32]:
+    def _maps(self, tokens_ST: NDArray[np.int32], framed: Framed) -> NDArray[np.int32]:
         """Maps of the view [S, H, W, 2]; those asked for last are kept."""
         return self._decoded(
             tokens_ST,
-            example,
-            view,
+            framed,
             lambda: self._codec.decode_panoptic(
                 tokens_ST,
-                _image(example, view, input_size=input_size),
+                _image(framed),
                 min_fraction=self._options.min_fraction,
             ),
         )
@@ -274,8 +264,8 @@ class PanopticTask(StageOneTask[PanopticOptions]):
             )
 
 
-def _image(example: Example, view: View, *, input_size: int) -> NDArray[np.float32]:
-    return view_image(decode_image(example.image), view, input_size=input_size)
+def _image(framed: Framed) -> NDArray[np.float32]:
+    return view_image(decode_image(framed.example.image), framed.frame)
 
 
 def _ids_of(record: Mapping[str, Any]) -> NDArray[np.uint32]:

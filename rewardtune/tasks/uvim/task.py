@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rewardtune.datasets.example import Example
-from rewardtune.records import View
+from rewardtune.datasets.frame import Framed, Framing
 from rewardtune.tasks.options import read_options
 from rewardtune.tasks.token_task import TokenTask
 from rewardtune.tasks.uvim.options import StageOneOptions, stage_one_artefact
@@ -80,25 +79,27 @@ class StageOneTask(TokenTask, Generic[Options]):
     def _decoded(
         self,
         tokens_ST: NDArray[np.int32],
-        example: Example,
-        view: View,
+        framed: Framed,
         decode: Callable[[], NDArray[Any]],
     ) -> NDArray[Any]:
         """What ``decode`` makes of these tokens; what was asked for last is kept."""
-        wanted = (example.image_id, view, tokens_ST.shape, tokens_ST.tobytes())
+        wanted = (framed.example.image_id, framed.frame, tokens_ST.shape, tokens_ST.tobytes())
         if self._last is None or self._last[0] != wanted:
             self._last = (wanted, decode())
         return self._last[1]
 
-    def _checked_size(self, input_size: int) -> int:
+    def _check_framing(self, framing: Framing) -> None:
+        """
+        Raises:
+            ValueError: the policy sees pictures of another size than stage I.
+        """
         needed = self._codec.config.input_size
-        if input_size != needed:
+        if framing.side != needed:
             raise ValueError(
-                f"the policy sees {input_size} x {input_size} pixels but stage I "
+                f"the policy sees {framing.side} x {framing.side} pixels but stage I "
                 f"{self._options.stage_one} decodes {needed} x {needed}: set policy.input_size to "
                 f"{needed}, or name another task_options.stage_one"
             )
-        return input_size
 
     def _check_rule(self, score_rule: str) -> None:
         (known,) = self.score_rules

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from protos.v1 import group_pb2
 from protos.v1 import reward_pb2 as pb
+from rewardtune.datasets.frame import Framing, Square
 from rewardtune.records import Group, Score
 from rewardtune.transport.wire import (
     MAX_MESSAGE_BYTES,
@@ -59,7 +60,7 @@ class Question:
     """One group to score; the fields of ``ScoreRequest``."""
 
     group: Group
-    input_size: int
+    framing: Framing
     dataset_digest: str
     reward_digest: str
     vocabulary: Mapping[str, Any]
@@ -92,7 +93,7 @@ def question_message(question: Question) -> pb.ScoreRequest:
     """Raises ValueError for a group that cannot be sent."""
     return pb.ScoreRequest(
         group=group_pb2.Group.FromString(group_to_bytes(question.group)),
-        input_size=question.input_size,
+        input_size=question.framing.side,
         dataset_digest=question.dataset_digest,
         reward_digest=question.reward_digest,
         vocabulary=json.dumps(question.vocabulary, sort_keys=True),
@@ -104,7 +105,7 @@ def question(message: pb.ScoreRequest) -> Question:
     """Raises ValueError where the message is not a question."""
     return Question(
         group=group_from_bytes(message.group.SerializeToString()),
-        input_size=message.input_size,
+        framing=_framing(message.input_size),
         dataset_digest=message.dataset_digest,
         reward_digest=message.reward_digest,
         vocabulary=_table(message.vocabulary, "vocabulary"),
@@ -127,6 +128,12 @@ def answer(message: pb.ScoreResponse, *, ordinal: int) -> Score:
         return score_from_bytes(message.score.SerializeToString())
     except DecodeError as error:  # a field that is there and is not one
         raise ValueError(str(error)) from error
+
+
+def _framing(side: int) -> Framing:
+    if side < 1:
+        raise ValueError(f"input_size is {side}: it must be the side of a square in pixels")
+    return Square(side=side)
 
 
 def _table(text: str, name: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def test_detection_is_covered_by_its_folder_and_by_what_it_imports_of_ours() -> 
     }
     assert folder | {"rewardtune.tasks.detection"} <= sources.keys()
     assert {
-        "rewardtune.datasets.view",
+        "rewardtune.datasets.frame",
         "rewardtune.datasets.example",
         "rewardtune.records.group",
         "reward_workers.scoring.score",
@@ -57,7 +57,7 @@ def test_a_users_package_is_covered_whole_with_the_neighbours_it_imports(folder:
     sources = scoring_sources("mine", search_path=[str(folder)])
     theirs = {name for name in sources if not name.startswith(("rewardtune.", "reward_workers"))}
     assert theirs == {"mine", "mine.reward", "mine.parts", "mine.unused", "words"}
-    assert {"rewardtune.datasets.view", "rewardtune.records.group"} <= sources.keys()
+    assert {"rewardtune.datasets.frame", "rewardtune.records.group"} <= sources.keys()
 
 
 @pytest.mark.parametrize("file", ["mine/reward.py", "mine/unused.py", "words.py"])

@@ -14,6 +14,7 @@ from reward_workers.scoring.config import RewardConfig
 from reward_workers.scoring.resolved import resolve
 from reward_workers.scoring.reward import Reward, RewardFailed
 from reward_workers.scoring.score import BadScore, score_group
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.records import Group, Score
 from rewardtune.tasks.task import load_task
@@ -45,7 +46,9 @@ def score(given: Any, data: Path, group: Group) -> Score:
     dataset = open_dataset(data)
     task = load_task("by_token", {}, categories=dataset.categories)
     reward = load(given, data)
-    return score_group(group, task=task, dataset=dataset, input_size=8, reward=reward).score
+    return score_group(
+        group, task=task, dataset=dataset, reward=reward, framing=Square(side=8)
+    ).score
 
 
 def tokens(*first: int) -> Group:
@@ -118,7 +121,7 @@ def test_a_class_is_built_once_with_its_options(data: Path, tmp_path: Path) -> N
     module = sys.modules["values_by_token"]
     before = module.FromFile.num_built
     for _ in range(2):
-        got = reward.apply(own, group, dataset.example(0), input_size=8)
+        got = reward.apply(own, group, Framed.of(dataset.example(0), group.view, Square(side=8)))
         assert got.reward_S.tolist() == [6, 6]
     assert module.FromFile.num_built == before
 
@@ -133,8 +136,7 @@ def test_files_are_looked_for_in_the_folder_given_first(data: Path, tmp_path: Pa
     got = reward.apply(
         Score(reward_S=np.zeros(2)),
         tokens(1, 2, 3),
-        open_dataset(data).example(0),
-        input_size=8,
+        Framed.of(open_dataset(data).example(0), tokens(1, 2, 3).view, Square(side=8)),
     )
     assert got.reward_S.tolist() == [7, 7]
 
@@ -163,4 +165,8 @@ def test_a_part_named_as_a_component_of_the_task_is_refused(data: Path) -> None:
     own = Score(reward_S=np.zeros(2), components={"largest": np.zeros(2)})
     reward = load("values_by_token:largest", data)
     with pytest.raises(ValueError, match="has the name of a component of task 'by_token'"):
-        reward.apply(own, tokens(1, 2, 3), open_dataset(data).example(0), input_size=8)
+        reward.apply(
+            own,
+            tokens(1, 2, 3),
+            Framed.of(open_dataset(data).example(0), tokens(1, 2, 3).view, Square(side=8)),
+        )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from reward_workers.scoring.score import BadScore, score_group
 from rewardtune.datasets.example import Category, Example
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.records import Group, Published, Score, View
 
 
@@ -21,9 +22,7 @@ class _Sums:
         self.asked: list[NDArray[np.int32]] = []
         self._spoil = spoil
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         self.asked.append(tokens_ST)
         reward_S = tokens_ST.sum(axis=1).astype(np.float64)
         if self._spoil is not None:
@@ -68,7 +67,7 @@ GROUP = Group(
 
 
 def score(task: Any, group: Group = GROUP) -> Score:
-    return score_group(group, task=task, dataset=_OneExample(), input_size=4).score
+    return score_group(group, task=task, dataset=_OneExample(), framing=Square(side=4)).score
 
 
 def test_rewards_come_back_in_the_order_of_the_rollouts() -> None:

@@ -9,6 +9,7 @@ import pytest
 from reward_workers.scoring.digest import ScorerSettings
 from reward_workers.scoring.score import score_group
 from reward_workers.scoring.spec import MAX_SPEC_BYTES, ScoringSpec, make_golden
+from rewardtune.datasets.frame import Square
 from rewardtune.datasets.shards.dataset import open_dataset
 from rewardtune.tasks.task import load_task
 from tests.reward_workers.scoring_run import by_token_spec, spec_of, write_tiny_data
@@ -36,14 +37,14 @@ def test_a_spec_made_twice_has_the_same_bytes(digits: Path) -> None:
 def test_golden_rewards_are_what_the_task_gives_and_tell_good_from_damaged(digits: Path) -> None:
     dataset = open_dataset(digits)
     task = load_task("detection", {"max_boxes": 3}, categories=dataset.categories)
-    golden = make_golden(task, dataset, input_size=32, num=4)
+    golden = make_golden(task, dataset, num=4, framing=Square(side=32))
     assert [each.example for each in golden] == [0, 1, 2, 3]
     assert [each.view.flip for each in golden] == [False, True, False, True]
     for each in golden:
         group = each.group()
         assert group.tokens_ST.shape == (2, task.vocabulary.max_tokens)
         assert group.tokens_ST.dtype == np.int32
-        score = score_group(group, task=task, dataset=dataset, input_size=32).score
+        score = score_group(group, task=task, dataset=dataset, framing=Square(side=32)).score
         assert tuple(score.reward_S.tolist()) == each.rewards
     assert sum(each.rewards[0] for each in golden) > sum(each.rewards[1] for each in golden)
 
@@ -52,7 +53,7 @@ def test_a_small_data_set_has_fewer_golden_examples(tmp_path: Path) -> None:
     data = write_tiny_data(tmp_path / "data")
     dataset = open_dataset(data)
     task = load_task("by_token", {}, categories=dataset.categories)
-    assert len(make_golden(task, dataset, input_size=8, num=9)) == 4
+    assert len(make_golden(task, dataset, num=9, framing=Square(side=8))) == 4
 
 
 def test_scorer_settings_are_part_of_the_spec_and_its_digest(tmp_path: Path) -> None:

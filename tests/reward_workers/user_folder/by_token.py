@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.frame import Framed
 from rewardtune.datasets.shards.dataset import ShardDataset
-from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.records import Group, Score, TokenTargets
 from rewardtune.tasks.vocabulary import Vocabulary
 
 HANG, SEGFAULT, KILL, EXIT, RAISE, NAN, SHORT = range(100, 107)
@@ -40,14 +41,10 @@ class ByToken:
             # As another version of some library would: not what the run's golden rewards say.
             self._scale += 1e-9 * len(list(self._folder.iterdir()))
 
-    def target_tokens(
-        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
-    ) -> NDArray[np.int32]:
-        return np.array([1, 2, example.image_id], dtype=np.int32)
+    def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
+        return np.array([1, 2, framed.example.image_id], dtype=np.int32)
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         reward_S = self._scale * tokens_ST.sum(axis=1).astype(np.float64)
         match int(tokens_ST[0, 0]):
             case t if t == HANG:
@@ -89,9 +86,7 @@ class ByToken:
                 pass
         return Score(reward_S=reward_S)
 
-    def decode(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> list[list[int]]:
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[list[int]]:
         rows: list[list[int]] = tokens_ST.tolist()
         return rows
 
@@ -103,10 +98,8 @@ class ByToken:
         tokens_T: NDArray[np.int32],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
-        example: Example,
-        view: View,
+        framed: Framed,
         *,
-        input_size: int,
         score_rule: str,
     ) -> list[dict[str, Any]]:
         return []

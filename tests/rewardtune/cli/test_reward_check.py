@@ -23,8 +23,9 @@ from rewardtune.cli.ending import BAD_INPUT
 from rewardtune.cli.reward import BROKEN
 from rewardtune.datasets.coco.convert import convert_coco
 from rewardtune.datasets.example import Category, Dataset, Example
+from rewardtune.datasets.frame import Framed
 from rewardtune.datasets.shards.dataset import open_dataset
-from rewardtune.records import Group, Score, TokenTargets, View
+from rewardtune.records import Group, Score, TokenTargets
 from rewardtune.reward_lab.check import UncheckableReward, check_reward
 from rewardtune.reward_lab.probes import probe_for
 from rewardtune.reward_lab.ranks import spearman
@@ -240,20 +241,14 @@ class CountingTask:
     def __init__(self, options: Mapping[str, Any], *, categories: Sequence[Category]) -> None:
         assert not options
 
-    def target_tokens(
-        self, example: Example, view: View, *, input_size: int, rng: np.random.Generator
-    ) -> NDArray[np.int32]:
-        return (np.arange(6) < len(example.category_N)).astype(np.int32)
+    def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
+        return (np.arange(6) < len(framed.example.category_N)).astype(np.int32)
 
-    def score(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Score:
+    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
         counted_S = (tokens_ST == 1).sum(axis=1).astype(np.float64)
-        return Score(reward_S=-np.abs(counted_S - len(example.category_N)))
+        return Score(reward_S=-np.abs(counted_S - len(framed.example.category_N)))
 
-    def decode(
-        self, tokens_ST: NDArray[np.int32], example: Example, view: View, *, input_size: int
-    ) -> Sequence[int]:
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Sequence[int]:
         counted: list[int] = (tokens_ST == 1).sum(axis=1).tolist()
         return counted
 
@@ -265,14 +260,12 @@ class CountingTask:
         tokens_T: NDArray[np.int32],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
-        example: Example,
-        view: View,
+        framed: Framed,
         *,
-        input_size: int,
         score_rule: str,
     ) -> list[dict[str, Any]]:
         assert probe_log_probs_TQ.shape == (6, 1)
-        return [{"image_id": example.image_id, "count": int((tokens_T == 1).sum())}]
+        return [{"image_id": framed.example.image_id, "count": int((tokens_T == 1).sum())}]
 
     def evaluate(
         self, results: Sequence[Mapping[str, Any]], dataset: Dataset, *, indices: Sequence[int]

@@ -16,6 +16,7 @@ import torch
 from conv_gru import ConvGru, ConvGruConfig
 from torch import Tensor, nn
 
+from rewardtune.datasets.frame import Square
 from rewardtune.policies.canary import canary_error, canary_tokens, measure_canary
 from rewardtune.policies.draw import GREEDY, Decoding, uniforms
 from rewardtune.policies.find import OURS, policy_class
@@ -96,7 +97,7 @@ def test_every_kind_is_held_to_the_contract(make: Make) -> None:
 
 
 def test_sizes_are_what_samples_have(policy: Policy) -> None:
-    assert (policy.input_size, policy.sequence_length) == (32, LENGTH)
+    assert (policy.framing, policy.sequence_length) == (Square(side=32), LENGTH)
     samples = policy.sample(
         pictures(2), some_uniforms(2, 3), decoding=SAMPLING, probe_tokens=(4, 1)
     )

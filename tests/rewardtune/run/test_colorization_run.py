@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from rewardtune.cli.app import app
 from rewardtune.datasets.example import Dataset
+from rewardtune.datasets.frame import Square
 from rewardtune.datasets.view import ViewConfig
 from rewardtune.evaluation import evaluate as evaluation
 from rewardtune.records import View, Window
@@ -52,7 +53,7 @@ def test_the_policy_is_shown_no_colour(data: Path, stage_one: Path, tmp_path: Pa
     config = tiny_config(data, tmp_path, task="colorization")
     parts = assemble(config.model_copy(update={"task_options": {"stage_one": str(stage_one)}}))
     seen = [(0, View())]
-    images = images_in_view(parts.train, seen, task=parts.task, input_size=32)
+    images = images_in_view(parts.train, seen, task=parts.task, framing=Square(side=32))
     assert np.array_equal(images[..., 0], images[..., 1])
     assert np.array_equal(images[..., 0], images[..., 2])
     assert images.std() > 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.records import View
 from rewardtune.tasks.captioning.cider.definition import (
     cider_d,
@@ -54,7 +55,7 @@ def tokens_of(task: CaptioningTask, *captions: str) -> NDArray[np.int32]:
 
 
 def score(task: CaptioningTask, tokens_ST: NDArray[np.int32], captions: tuple[str, ...]) -> Any:
-    return task.score(tokens_ST, example(captions), View(), input_size=32)
+    return task.score(tokens_ST, Framed.of(example(captions), View(), Square(side=32)))
 
 
 def test_the_reward_is_cider_d_of_the_decoded_words(options: dict[str, Any]) -> None:
@@ -166,7 +167,8 @@ def test_every_caption_of_an_image_is_a_target_at_some_view(options: dict[str, A
     seen = {
         task.codec.decode(
             task.target_tokens(
-                example(CAPTIONS[1]), View(), input_size=32, rng=np.random.default_rng(seed)
+                Framed.of(example(CAPTIONS[1]), View(), Square(side=32)),
+                rng=np.random.default_rng(seed),
             )
         )
         for seed in range(40)
@@ -181,9 +183,7 @@ def test_captions_that_are_too_long_are_counted(options: dict[str, Any]) -> None
     task = make(options, max_tokens=4)
     for seed in range(3):
         task.target_tokens(
-            example(["two cats on a red sofa"]),
-            View(),
-            input_size=32,
+            Framed.of(example(["two cats on a red sofa"]), View(), Square(side=32)),
             rng=np.random.default_rng(seed),
         )
     assert task.num_cut == 3
@@ -201,9 +201,7 @@ def test_results_are_the_caption_server_s_and_its_metrics_come_back(
             tokens_of(task, CAPTIONS[index][0])[0],
             nothing,
             nothing[:, None][:, :0],
-            dataset.example(index),
-            View(),
-            input_size=32,
+            Framed.of(dataset.example(index), View(), Square(side=32)),
             score_rule="caption",
         )
     ]
@@ -224,7 +222,9 @@ def test_an_image_without_captions_is_one_clear_error(options: dict[str, Any]) -
     with pytest.raises(ValueError, match=r"image 7\.png \(id 7\) has no captions: convert"):
         score(task, tokens_of(task, "a dog"), ())
     with pytest.raises(ValueError, match="has no captions"):
-        task.target_tokens(example([]), View(), input_size=32, rng=np.random.default_rng(0))
+        task.target_tokens(
+            Framed.of(example([]), View(), Square(side=32)), rng=np.random.default_rng(0)
+        )
 
 
 def test_rewards_without_document_frequencies_say_how_to_make_them(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rewardtune.datasets.frame import Framed, Square, view_image
 from rewardtune.datasets.images import decode_image
-from rewardtune.datasets.view import geometry, view_image
 from rewardtune.records import View, Window
 from rewardtune.tasks.colorization import TASK
 from rewardtune.tasks.colorization.codec import colour_image, grey, in_image
@@ -48,9 +48,7 @@ def predict(built: ColorizationTask, tokens: np.ndarray[Any, Any], index: int) -
         tokens,
         np.zeros(len(tokens), np.float32),
         np.zeros((len(tokens), 0), np.float32),
-        example(index, image_id=index + 1),
-        View(),
-        input_size=SIZE,
+        Framed.of(example(index, image_id=index + 1), View(), Square(side=SIZE)),
         score_rule="picture",
     )
     return record
@@ -72,8 +70,8 @@ def test_grey_is_the_weighted_level_of_each_pixel() -> None:
 @pytest.mark.parametrize("view", VIEWS)
 def test_rewards_are_those_of_the_decoded_pictures(tmp_path: Path, view: View) -> None:
     built, tokens = task(tmp_path), drawn(5)
-    score = built.score(tokens, example(), view, input_size=SIZE)
-    context = grey(colour_image(example(), view, input_size=SIZE))
+    score = built.score(tokens, Framed.of(example(), view, Square(side=SIZE)))
+    context = grey(colour_image(Framed.of(example(), view, Square(side=SIZE))))
     for row, picture in enumerate(built.codec.decode_colours(tokens, context)):
         expected = colour_reward(round_to_levels(picture))
         assert score.reward_S[row] == pytest.approx(expected.reward, abs=1e-12)
@@ -86,8 +84,8 @@ def test_what_is_watched_is_that_of_the_decoded_pictures(
     tmp_path: Path, reading: dict[str, Any]
 ) -> None:
     built, tokens = task(tmp_path, **reading), drawn(5)
-    components = built.score(tokens, example(), View(), input_size=SIZE).components
-    context = grey(colour_image(example(), View(), input_size=SIZE))
+    components = built.score(tokens, Framed.of(example(), View(), Square(side=SIZE))).components
+    context = grey(colour_image(Framed.of(example(), View(), Square(side=SIZE))))
     for row, picture in enumerate(built.codec.decode_colours(tokens, context)):
         watched = asdict(colour_tripwires(round_to_levels(picture), **reading))
         assert components.keys() == {"vivid", "entropy"} | watched.keys()
@@ -96,14 +94,14 @@ def test_what_is_watched_is_that_of_the_decoded_pictures(
 
 
 def test_what_is_watched_is_no_part_of_the_reward(tmp_path: Path) -> None:
-    score = task(tmp_path).score(drawn(5), example(), View(), input_size=SIZE)
+    score = task(tmp_path).score(drawn(5), Framed.of(example(), View(), Square(side=SIZE)))
     product = score.components["vivid"] * score.components["entropy"]
     np.testing.assert_array_equal(score.reward_S, product)
 
 
 def test_nothing_is_seen_of_the_colours_but_their_grey(tmp_path: Path) -> None:
     built, shown = task(tmp_path), example()
-    seen = built.input_images(colour_image(shown, View(), input_size=SIZE)[None])
+    seen = built.input_images(colour_image(Framed.of(shown, View(), Square(side=SIZE)))[None])
     assert np.array_equal(seen[..., 0], seen[..., 2])
     colour = decode_image(shown.image)
     other = np.repeat(
@@ -118,23 +116,23 @@ def test_nothing_is_seen_of_the_colours_but_their_grey(tmp_path: Path) -> None:
     Image.fromarray(other).save(stream, format="PNG")
     without = replace(shown, image=stream.getvalue(), image_id=2)
     # One level of rounding apart at most: the context is as good as the same.
-    first = built.decode(drawn(1), shown, View(), input_size=SIZE)[0].astype(int)
-    second = built.decode(drawn(1), without, View(), input_size=SIZE)[0].astype(int)
+    first = built.decode(drawn(1), Framed.of(shown, View(), Square(side=SIZE)))[0].astype(int)
+    second = built.decode(drawn(1), Framed.of(without, View(), Square(side=SIZE)))[0].astype(int)
     assert np.abs(first - second).mean() < 2
 
 
 def test_target_tokens_are_codes_of_the_picture_in_its_view(tmp_path: Path) -> None:
     built, rng = task(tmp_path), np.random.default_rng(0)
-    tokens = built.target_tokens(example(), VIEWS[2], input_size=SIZE, rng=rng)
-    image = colour_image(example(), VIEWS[2], input_size=SIZE)
+    tokens = built.target_tokens(Framed.of(example(), VIEWS[2], Square(side=SIZE)), rng=rng)
+    image = colour_image(Framed.of(example(), VIEWS[2], Square(side=SIZE)))
     np.testing.assert_array_equal(tokens, built.codec.encode({"color": image}, grey(image)))
 
 
 def test_a_score_does_not_depend_on_its_group(tmp_path: Path) -> None:
     built, tokens = task(tmp_path, decode_batch=4), drawn(6)
-    together = built.score(tokens, example(), View(), input_size=SIZE).reward_S
+    together = built.score(tokens, Framed.of(example(), View(), Square(side=SIZE))).reward_S
     for row in range(6):
-        alone = built.score(tokens[row : row + 1], example(), View(), input_size=SIZE)
+        alone = built.score(tokens[row : row + 1], Framed.of(example(), View(), Square(side=SIZE)))
         assert alone.reward_S[0] == together[row]
 
 
@@ -161,7 +159,7 @@ def test_files_give_the_figures_of_the_records(tmp_path: Path) -> None:
 def test_pictures_have_the_image_s_size(tmp_path: Path) -> None:
     built, record = task(tmp_path), predict(task(tmp_path), drawn(1)[0], 0)
     for view in VIEWS:
-        (picture,) = built.decode(drawn(1), example(), view, input_size=SIZE)
+        (picture,) = built.decode(drawn(1), Framed.of(example(), view, Square(side=SIZE)))
         assert picture.shape == (24, 32, 3) and picture.dtype == np.uint8
     np.testing.assert_array_equal(built.paint(example(), None), decode_image(example().image))
     assert built.paint(example(), [record]).shape == (24, 32, 3)
@@ -171,8 +169,9 @@ def test_a_picture_of_a_window_lies_where_the_window_was() -> None:
     shown = example()
     window = Window(aspect=1.2, min_area=0.3, size=0.1)
     view = View(flip=True, offset_y=0.5, offset_x=1.0, window=window)
-    laid = geometry(view, height=24, width=32, input_size=SIZE)
-    back = in_image(np.full((SIZE, SIZE, 3), 7, np.uint8), shown, view)
+    frame = Framed.of(shown, view, Square(side=SIZE)).frame
+    laid = frame.geometry
+    back = in_image(np.full((SIZE, SIZE, 3), 7, np.uint8), frame)
     expected = np.full((24, 32, 3), 255, np.uint8)
     # Offset 1 is at the right of the flipped image: at the left of the image itself.
     expected[laid.source_top :][: laid.source_height, : laid.source_width] = 7
@@ -180,15 +179,15 @@ def test_a_picture_of_a_window_lies_where_the_window_was() -> None:
     # Stretched and back, a picture is what it was but for the resampling.
     soft = np.add.outer(np.arange(24), np.arange(32))[..., None].repeat(3, axis=-1).astype(np.uint8)
     whole = View(flip=True, window=Window())
-    stretched = round_to_levels(view_image(soft, whole, input_size=SIZE))
-    returned = in_image(stretched, shown, whole)
+    frame = Framed.of(shown, whole, Square(side=SIZE)).frame
+    returned = in_image(round_to_levels(view_image(soft, frame)), frame)
     assert np.abs(returned.astype(int) - soft).max() <= 2
 
 
 def test_switches_change_the_reward(tmp_path: Path) -> None:
-    plain = task(tmp_path).score(drawn(3), example(), View(), input_size=SIZE)
+    plain = task(tmp_path).score(drawn(3), Framed.of(example(), View(), Square(side=SIZE)))
     squared = task(tmp_path, vivid_rule="squared").score(
-        drawn(3), example(), View(), input_size=SIZE
+        drawn(3), Framed.of(example(), View(), Square(side=SIZE))
     )
     assert (squared.components["vivid"] >= plain.components["vivid"]).all()
     assert (squared.components["vivid"] > plain.components["vivid"]).any()
@@ -204,4 +203,4 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="image 1 .* has no result"):
         built.evaluate([], Examples([example()]), indices=[0])
     with pytest.raises(ValueError, match="the policy sees 16 x 16 pixels but stage I"):
-        built.score(drawn(1), example(), View(), input_size=16)
+        built.score(drawn(1), Framed.of(example(), View(), Square(side=16)))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rewardtune.datasets.example import Category, Example
+from rewardtune.datasets.frame import Framed, Square
 from rewardtune.records import Group, Published, Score, View, Window
 from rewardtune.tasks.detection import TASK
 from rewardtune.tasks.detection.class_rewards import _rewards, class_rewards, warm_up
@@ -68,7 +69,7 @@ def task_of(**options: Any) -> DetectionTask:
 
 
 def score(task: DetectionTask, tokens_ST: np.ndarray, example: Example) -> Score:
-    return task.score(tokens_ST, example, View(), input_size=SIDE)
+    return task.score(tokens_ST, Framed.of(example, View(), Square(side=SIDE)))
 
 
 def group_of(tokens_ST: np.ndarray) -> Group:
@@ -117,7 +118,7 @@ def test_the_share_of_repeated_boxes_is_watched() -> None:
     row_T = FIXTURE["in/pred_tokens"][0, :1].copy()
     boxes = row_T.reshape(1, -1, 6)
     boxes[:, :] = task.target_tokens(
-        fixture_example(0), View(), input_size=640, rng=np.random.default_rng(0)
+        Framed.of(fixture_example(0), View(), Square(side=640)), rng=np.random.default_rng(0)
     ).reshape(-1, 6)[:1]
     scored = score(task, boxes.reshape(1, -1), fixture_example(0))
     (num_boxes,) = scored.components["boxes"]
@@ -148,7 +149,7 @@ def test_confidence_targets_give_the_published_loss() -> None:
 def test_the_confidence_of_a_repeat_is_its_overlap_or_nothing() -> None:
     example = fixture_example(1)
     target_T = task_of().target_tokens(
-        example, View(), input_size=SIDE, rng=np.random.default_rng(0)
+        Framed.of(example, View(), Square(side=SIDE)), rng=np.random.default_rng(0)
     )
     tokens_T = np.zeros_like(target_T)
     tokens_T[:6], tokens_T[6:12], tokens_T[12:18] = target_T[:6], target_T[:6], target_T[6:12]
@@ -179,7 +180,9 @@ def test_the_recall_reward_weighs_objects_alike_and_teaches_no_confidence() -> N
 @pytest.mark.parametrize("reward", ["map", "recall"])
 def test_perfect_beats_empty_and_garbage_scores(reward: str) -> None:
     task, example = task_of(reward=reward), fixture_example(1)
-    perfect_T = task.target_tokens(example, View(), input_size=SIDE, rng=np.random.default_rng(0))
+    perfect_T = task.target_tokens(
+        Framed.of(example, View(), Square(side=SIDE)), rng=np.random.default_rng(0)
+    )
     garbage_T = np.random.default_rng(1).integers(-5, 5000, 72, dtype=np.int32)
     tokens_ST = np.stack([perfect_T, np.zeros_like(perfect_T), garbage_T])
     scored = score(task, tokens_ST, example)
@@ -287,7 +290,7 @@ def test_sequences_of_another_length_are_refused() -> None:
 
 def seen_boxes(example: Example, view: View, *, input_size: int = SIDE) -> Boxes:
     tokens_T = task_of().target_tokens(
-        example, view, input_size=input_size, rng=np.random.default_rng(0)
+        Framed.of(example, view, Square(side=input_size)), rng=np.random.default_rng(0)
     )
     boxes = CODEC.decode(tokens_T)
     return boxes[boxes.is_present_N]
@@ -328,9 +331,7 @@ def predict(task: DetectionTask, *, score_rule: str) -> list[dict[str, Any]]:
         tokens_P6.reshape(-1),
         log_probs_T,
         probe_TQ,
-        example_of([], height=200, width=400),
-        View(),
-        input_size=100,
+        Framed.of(example_of([], height=200, width=400), View(), Square(side=100)),
         score_rule=score_rule,
     )
 
@@ -363,7 +364,9 @@ def test_decoded_boxes_are_in_pixels_of_the_image_whatever_the_view(view: View) 
     boxes = seen_boxes(example, view)
     tokens_T = task.codec.encode(boxes, rng=np.random.default_rng(0))
     hidden_T = np.zeros_like(tokens_T)
-    (decoded, empty) = task.decode(np.stack([tokens_T, hidden_T]), example, view, input_size=SIDE)
+    (decoded, empty) = task.decode(
+        np.stack([tokens_T, hidden_T]), Framed.of(example, view, Square(side=SIDE))
+    )
     assert empty == []
     assert {(box.category, box.name) for box in decoded} == {(1, "class 1"), (2, "class 2")}
     for box in decoded:
@@ -381,9 +384,7 @@ def test_a_score_is_finite_where_no_probability_is_left() -> None:
         tokens_T,
         np.zeros(72, dtype=np.float32),
         np.full((72, 2), -np.inf, dtype=np.float32),
-        example_of([]),
-        View(),
-        input_size=SIDE,
+        Framed.of(example_of([]), View(), Square(side=SIDE)),
         score_rule="p2_norm",
     )
     assert record["score"] == 0.0
@@ -422,15 +423,13 @@ def test_evaluation_gives_coco_figures_of_the_chosen_examples() -> None:
     results: list[Mapping[str, Any]] = []
     for example in examples[:2]:
         tokens_T = task.target_tokens(
-            example, View(), input_size=SIDE, rng=np.random.default_rng(0)
+            Framed.of(example, View(), Square(side=SIDE)), rng=np.random.default_rng(0)
         )
         results += task.predict(
             tokens_T,
             np.zeros(72, dtype=np.float32),
             np.zeros((72, 2), dtype=np.float32),
-            example,
-            View(),
-            input_size=SIDE,
+            Framed.of(example, View(), Square(side=SIDE)),
             score_rule="p2",
         )
     dataset = Examples(tuple(examples))

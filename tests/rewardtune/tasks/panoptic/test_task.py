@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from reward_workers.scoring.digest import ScorerSettings, scoring_sources
 from reward_workers.scoring.resolved import resolve
 from rewardtune.datasets.example import Category
+from rewardtune.datasets.frame import Framed, Square, view_image
 from rewardtune.datasets.images import decode_image
-from rewardtune.datasets.view import view_image
 from rewardtune.records import View, Window
 from rewardtune.tasks.panoptic import TASK
 from rewardtune.tasks.panoptic.codec import canonical_ids, label_maps, segment_ids, segments_of
@@ -68,9 +68,7 @@ def predict(
         tokens,
         nothing,
         np.zeros((len(tokens), 0), np.float32),
-        example(index, image_id=index + 1),
-        View(),
-        input_size=SIZE,
+        Framed.of(example(index, image_id=index + 1), View(), Square(side=SIZE)),
         score_rule="segments",
     )
 
@@ -95,7 +93,7 @@ def test_stage_one_is_an_artefact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_labels_follow_the_view_and_have_canonical_ids(view: View) -> None:
-    labels = label_maps(example(), view, input_size=SIZE)
+    labels = label_maps(Framed.of(example(), view, Square(side=SIZE)))
     semantics, instances = labels["semantics"], labels["instances"]
     assert semantics.shape == instances.shape == (SIZE, SIZE)
     assert set(np.unique(semantics)) <= {0, 1, 2, 3}
@@ -112,7 +110,7 @@ def test_labels_follow_the_view_and_have_canonical_ids(view: View) -> None:
 
 def test_a_plain_view_of_the_labels_is_the_annotation() -> None:
     # 24 x 32 pixels into 32 x 32: the picture as it is, with eight empty rows below.
-    labels = label_maps(example(), View(), input_size=SIZE)
+    labels = label_maps(Framed.of(example(), View(), Square(side=SIZE)))
     category_of = {300: 1, 5: 1, 66: 2, 70000: 3, 0: 0}
     expected = np.vectorize(category_of.get)(segment_map())
     np.testing.assert_array_equal(labels["semantics"][:24], expected)
@@ -133,7 +131,7 @@ def test_canonical_ids_only_rename(seed: int, height: int, width: int) -> None:
 def test_target_tokens_are_codes_and_do_not_draw(tmp_path: Path) -> None:
     built, rng = task(tmp_path), np.random.default_rng(0)
     before = rng.bit_generator.state
-    tokens = built.target_tokens(example(), View(), input_size=SIZE, rng=rng)
+    tokens = built.target_tokens(Framed.of(example(), View(), Square(side=SIZE)), rng=rng)
     assert tokens.shape == (4,) and tokens.dtype == np.int32
     assert tokens.min() >= 1 and tokens.max() <= 10
     assert rng.bit_generator.state == before
@@ -142,9 +140,9 @@ def test_target_tokens_are_codes_and_do_not_draw(tmp_path: Path) -> None:
 @pytest.mark.parametrize("view", VIEWS)
 def test_rewards_are_those_of_the_definition(tmp_path: Path, view: View) -> None:
     built, shown, tokens = task(tmp_path), example(), drawn(6)
-    score = built.score(tokens, shown, view, input_size=SIZE)
+    score = built.score(tokens, Framed.of(shown, view, Square(side=SIZE)))
     maps = built.codec.decode_panoptic(tokens, _image(shown, view))
-    labels = label_maps(shown, view, input_size=SIZE)
+    labels = label_maps(Framed.of(shown, view, Square(side=SIZE)))
     areas = {int(i): int((labels["instances"] == i).sum()) for i in np.unique(labels["instances"])}
     listed = [
         replace(shown.segments[0], id=i, category=int(_class(labels, i)) - 1, area=area)
@@ -165,18 +163,18 @@ def _class(labels: Mapping[str, np.ndarray[Any, Any]], identity: int) -> int:
 
 
 def _image(shown: Any, view: View) -> Any:
-    return view_image(decode_image(shown.image), view, input_size=SIZE)
+    return view_image(decode_image(shown.image), Framed.of(shown, view, Square(side=SIZE)).frame)
 
 
 def test_a_score_does_not_depend_on_its_group_or_on_a_second_try(tmp_path: Path) -> None:
     built, tokens = task(tmp_path, decode_batch=4), drawn(7)
-    together = built.score(tokens, example(), View(), input_size=SIZE).reward_S
+    together = built.score(tokens, Framed.of(example(), View(), Square(side=SIZE))).reward_S
     for row in range(7):
         alone = task(tmp_path, decode_batch=4).score(
-            tokens[row : row + 1], example(), View(), input_size=SIZE
+            tokens[row : row + 1], Framed.of(example(), View(), Square(side=SIZE))
         )
         assert alone.reward_S[0] == together[row]
-    again = built.score(tokens, example(), View(), input_size=SIZE).reward_S
+    again = built.score(tokens, Framed.of(example(), View(), Square(side=SIZE))).reward_S
     np.testing.assert_array_equal(again, together)
 
 
@@ -247,7 +245,7 @@ def test_a_perfect_prediction_scores_everything(tmp_path: Path) -> None:
 
 def test_predictions_have_the_image_s_size_and_pictures_can_be_drawn(tmp_path: Path) -> None:
     built, shown = task(tmp_path), example()
-    (map_HW2,) = built.decode(drawn(1), shown, View(flip=True), input_size=SIZE)
+    (map_HW2,) = built.decode(drawn(1), Framed.of(shown, View(flip=True), Square(side=SIZE)))
     assert map_HW2.shape == (24, 32, 2)
     records = predict(built, drawn(1)[0])
     assert built.paint(shown, records).shape == built.paint(shown, None).shape == (24, 32, 3)
@@ -275,9 +273,11 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
     built = task(tmp_path)
     with pytest.raises(ValueError, match="the policy sees 48 x 48 pixels but stage I"):
-        built.score(drawn(1), example(), View(), input_size=48)
+        built.score(drawn(1), Framed.of(example(), View(), Square(side=48)))
     with pytest.raises(ValueError, match="has no panoptic map: convert the data set"):
-        built.score(drawn(1), replace(example(), panoptic_png=b""), View(), input_size=SIZE)
+        built.score(
+            drawn(1), Framed.of(replace(example(), panoptic_png=b""), View(), Square(side=SIZE))
+        )
 
 
 def test_neither_dense_task_imports_torch_before_it_decodes() -> None:

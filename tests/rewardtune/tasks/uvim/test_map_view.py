@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardtune.datasets.view import geometry, view_image
+from rewardtune.datasets.frame import Frame, Square, view_image
 from rewardtune.records import View, Window
 from rewardtune.tasks.uvim.map_view import map_from_view, map_in_view, nearest
 from tests.rewardtune.tasks.uvim.reference import arrays
@@ -26,6 +26,10 @@ views = st.builds(
     offset_x=offsets,
 ) | st.builds(View, flip=st.booleans(), offset_y=offsets, offset_x=offsets, window=windows)
 sides = st.integers(1, 40)
+
+
+def frame_of(view: View, *, height: int, width: int, input_size: int) -> Frame:
+    return Square(side=input_size).frame(view, height=height, width=width)
 
 
 def test_resizing_is_the_reference_s() -> None:
@@ -57,8 +61,12 @@ def test_a_view_shows_what_lies_under_each_pixel_s_centre(
     view: View, height: int, width: int, size: int
 ) -> None:
     source = np.arange(height * width).reshape(height, width)
-    shown = map_in_view(source, view, input_size=size, outside=-1)
-    laid = geometry(view, height=height, width=width, input_size=size)
+    shown = map_in_view(
+        source,
+        frame_of(view, height=len(source), width=source.shape[1], input_size=size),
+        outside=-1,
+    )
+    laid = frame_of(view, height=height, width=width, input_size=size).geometry
     for y in range(size):
         for x in range(size):
             rows_per_row = Fraction(laid.source_height, laid.height)
@@ -77,8 +85,10 @@ def test_a_map_of_the_view_comes_back_under_each_pixel_s_centre(
     view: View, height: int, width: int, size: int
 ) -> None:
     shown = np.arange(size * size).reshape(size, size)
-    back = map_from_view(shown, view, height=height, width=width, outside=-1)
-    laid = geometry(view, height=height, width=width, input_size=size)
+    back = map_from_view(
+        shown, frame_of(view, height=height, width=width, input_size=size), outside=-1
+    )
+    laid = frame_of(view, height=height, width=width, input_size=size).geometry
     for row in range(height):
         for column in range(width):
             across = width - 1 - column if view.flip else column
@@ -100,8 +110,10 @@ def test_images_and_label_maps_go_through_a_view_alike(
     label = np.kron(blocks, np.ones((4, 4), np.int64))
     label = np.pad(label, ((0, height % 4), (0, width % 4)), mode="edge")
     image = (label * 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
-    shown = map_in_view(label, view, input_size=size, outside=2)
-    seen = view_image(image, view, input_size=size)[..., 0]
+    shown = map_in_view(
+        label, frame_of(view, height=len(label), width=label.shape[1], input_size=size), outside=2
+    )
+    seen = view_image(image, frame_of(view, height=height, width=width, input_size=size))[..., 0]
     # All that the resampling looked at there was of one label.
     assert (shown[seen == 1] == 1).all() and (shown[seen == -1] == 0).all()
     assert (seen[shown == 2] == 0).all()
@@ -110,7 +122,7 @@ def test_images_and_label_maps_go_through_a_view_alike(
 def test_what_lies_outside_a_window_comes_back_as_outside() -> None:
     window = Window(aspect=1.0, min_area=0.25, size=0.0)
     view = View(offset_y=1.0, offset_x=0.5, window=window)
-    back = map_from_view(np.ones((6, 6), np.int32), view, height=8, width=8)
+    back = map_from_view(np.ones((6, 6), np.int32), frame_of(view, height=8, width=8, input_size=6))
     assert back.sum() == 16 and back[4:, 2:6].all()
 
 
@@ -122,12 +134,21 @@ def test_a_whole_picture_comes_back_if_it_was_not_shrunk(
     source = np.arange(height * width).reshape(height, width)
     view = View(flip=flip, window=window)
     size = 3 * max(height, width)
-    shown = map_in_view(source, view, input_size=size)
-    np.testing.assert_array_equal(map_from_view(shown, view, height=height, width=width), source)
+    shown = map_in_view(
+        source, frame_of(view, height=len(source), width=source.shape[1], input_size=size)
+    )
+    np.testing.assert_array_equal(
+        map_from_view(shown, frame_of(view, height=height, width=width, input_size=size)), source
+    )
 
 
 def test_what_the_input_cuts_off_comes_back_as_outside() -> None:
     source = np.ones((8, 8), dtype=np.int32)
     view = View(scale=2.0, offset_y=0.0, offset_x=0.0)
-    back = map_from_view(map_in_view(source, view, input_size=8), view, height=8, width=8)
+    back = map_from_view(
+        map_in_view(
+            source, frame_of(view, height=len(source), width=source.shape[1], input_size=8)
+        ),
+        frame_of(view, height=8, width=8, input_size=8),
+    )
     assert back.sum() == 16 and back[:4, :4].all()

@@ -9,6 +9,7 @@ import pytest
 
 from protos.v1 import reward_pb2 as pb
 from protos.v1 import reward_pb2_grpc as pb_grpc
+from rewardtune.datasets.frame import Square
 from rewardtune.records import Group, Published, Score, View
 from rewardtune.transport.reward_service.client import RewardClient
 from rewardtune.transport.reward_service.messages import (
@@ -45,7 +46,7 @@ def asked(ordinal: int = 5) -> Question:
             log_probs_ST=np.zeros((2, 2), dtype=np.float32),
             probe_log_probs_STQ=np.zeros((2, 2, 0), dtype=np.float32),
         ),
-        input_size=32,
+        framing=Square(side=32),
         dataset_digest="def",
         reward_digest="abc",
         vocabulary={"task": "detection"},
@@ -79,11 +80,18 @@ def test_a_question_comes_back_from_its_message() -> None:
     got = question(question_message(asked()))
     assert got.group.view == View(flip=True, scale=1.5)
     assert got.group.tokens_ST.tolist() == [[1, 2], [3, 4]]
-    assert (got.input_size, got.vocabulary, got.task_options) == (
-        32,
+    assert (got.framing, got.vocabulary, got.task_options) == (
+        Square(side=32),
         {"task": "detection"},
         {"max_boxes": 3},
     )
+
+
+def test_a_question_without_a_size_is_refused() -> None:
+    message = question_message(asked())
+    message.input_size = 0
+    with pytest.raises(ValueError, match="input_size is 0: it must be the side of a square"):
+        question(message)
 
 
 def test_an_answer_about_another_group_is_refused() -> None:
