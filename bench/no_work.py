@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
@@ -18,14 +17,15 @@ from rewardtune.datasets.frame import Framed, Framing, Square
 from rewardtune.policies.draw import Decoding
 from rewardtune.policies.policy import Policy, Samples, TokenLogProbs, TokenQueries
 from rewardtune.records import Group, Score, TokenTargets
-from rewardtune.tasks.detection.task import DetectionTask
+from rewardtune.tasks.decoded import Decoded
+from rewardtune.tasks.detection.task import DetectedBox, DetectionTask
 
 
 class NoWorkTask(DetectionTask):
     """Detection's vocabulary; every rollout earns what its first token says."""
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
-        return Score(reward_S=tokens_ST[:, 0].astype(np.float64))
+    def score(self, decoded: Decoded[list[DetectedBox], None], framed: Framed) -> Score:
+        return Score(reward_S=decoded.tokens_ST[:, 0].astype(np.float64))
 
     def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
         return None

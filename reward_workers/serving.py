@@ -94,7 +94,7 @@ class ServedReward:
         example = self._dataset.example(group.example)
         framed = Framed.of(example, group.view, question.framing)
         nothing = Score(reward_S=np.zeros(len(group.tokens_ST)))
-        applied = reward.apply(nothing, group, framed)
+        applied = reward.apply(nothing, group, framed, task.decode(group.tokens_ST, framed))
         return Score(reward_S=applied.reward_S)
 
     def _load(self, options: str) -> tuple[Task, Reward]:

@@ -28,15 +28,16 @@ def labels_through_stage_one(task: Task, scenes: Dataset) -> Mapping[str, float]
     rng = np.random.default_rng(0)  # stage I draws nothing
     records, rewards = [], []
     for index in range(len(scenes)):
-        example = scenes.example(index)
-        tokens_T = task.target_tokens(Framed.of(example, VIEW, Square(side=input_size)), rng=rng)
-        score = task.score(tokens_T[None], Framed.of(example, VIEW, Square(side=input_size)))
+        framed = Framed.of(scenes.example(index), VIEW, Square(side=input_size))
+        tokens_T = task.target_tokens(framed, rng=rng)
+        decoded = task.decode(tokens_T[None], framed)
+        score = task.score(decoded, framed)
         rewards.append(float(score.reward_S[0]))
         records += task.predict(
-            tokens_T,
+            decoded,
             np.zeros(len(tokens_T), np.float32),
             np.zeros((len(tokens_T), 0), np.float32),
-            Framed.of(example, VIEW, Square(side=input_size)),
+            framed,
             score_rule=task.score_rules[0],
         )
     metrics = task.evaluate(records, scenes, indices=range(len(scenes)))

@@ -55,6 +55,7 @@ def scored(
             log_probs_ST=samples.log_probs_GST[index].numpy(),
             probe_log_probs_STQ=samples.probe_log_probs_GSTQ[index].numpy(),
         )
-        score = task.score(group.tokens_ST, Framed.of(example, group.view, Square(side=size)))
+        framed = Framed.of(example, group.view, Square(side=size))
+        score = task.score(task.decode(group.tokens_ST, framed), framed)
         result.append(ScoredGroup(group, score))
     return result

@@ -54,17 +54,13 @@ def reward_figures(folder: Path, *, num_scenes: int = NUM_SCENES) -> Iterator[Fi
         example = dataset.example(index)
         tokens_T = exact.target_tokens(Framed.of(example, view, Square(side=size)), rng=rng)
         tokens_ST = rollouts(tokens_T, rng, vocab_size=exact.vocabulary.size)
+        framed = Framed.of(example, view, Square(side=size))
+        decoded = [task.decode(tokens_ST, framed) for task in (exact, coarse)]
         scored = [
-            task.score(tokens_ST, Framed.of(example, view, Square(side=size)))
-            for task in (exact, coarse)
+            task.score(each, framed) for task, each in zip((exact, coarse), decoded, strict=True)
         ]
         rewards.append([score.reward_S for score in scored])
-        pixels.append(
-            [
-                task.decode(tokens_ST, Framed.of(example, view, Square(side=size)))
-                for task in (exact, coarse)
-            ]
-        )
+        pixels.append([list(each) for each in decoded])
     yield from pixel_figures_of(*(np.array(maps) for maps in zip(*pixels, strict=True)))
     exact_GS, coarse_GS = (np.array(reward) for reward in zip(*rewards, strict=True))
     difference_GS = coarse_GS - exact_GS

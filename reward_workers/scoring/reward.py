@@ -49,8 +49,7 @@ class Asked:
 
     group: Group
     framed: Framed
-    predictions: Callable[[], Sequence[Any]]
-    """Decoded when the first part asks for them."""
+    predictions: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Reward:
         self.is_human = is_human
         """People have a say in it: a score takes as long as it takes."""
 
-    def apply(self, own: Score, group: Group, framed: Framed) -> Score:
+    def apply(self, own: Score, group: Group, framed: Framed, predictions: Sequence[Any]) -> Score:
         """Compose the parts; the task's components and aux stay beside them.
 
         Raises:
@@ -87,8 +86,7 @@ class Reward:
         """
         if not own.is_valid:
             return own
-        decode = functools.cache(lambda: self._task.decode(group.tokens_ST, framed))
-        asked = Asked(group=group, framed=framed, predictions=decode)
+        asked = Asked(group=group, framed=framed, predictions=predictions)
         values = {name: own.reward_S for name, _ in self._config.of_source(Source.TASK)}
         components = dict(own.components)
         for name, part in self._parts.items():
@@ -222,7 +220,7 @@ class _Function:
         self._function = function
 
     def value(self, asked: Asked) -> Valued:
-        return Valued(self._function(asked.predictions(), asked.framed.example))
+        return Valued(self._function(asked.predictions, asked.framed.example))
 
 
 class _Server:

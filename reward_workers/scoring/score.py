@@ -5,8 +5,9 @@ Axes: S rollouts, U distinct rollouts, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,12 @@ class BadScore(ValueError):
 class Custom(Protocol):
     """A run's reward beside the task's own; see ``reward_workers.scoring.reward``."""
 
-    def apply(self, own: Score, group: Group, framed: Framed) -> Score:
-        """The score to learn from, of distinct rollouts whose score by the task is ``own``."""
+    def apply(self, own: Score, group: Group, framed: Framed, predictions: Sequence[Any]) -> Score:
+        """The score to learn from, of distinct rollouts whose score by the task is ``own``.
+
+        Args:
+            predictions: the rollouts as the task decoded them.
+        """
         ...
 
 
@@ -45,7 +50,8 @@ def score_group(
     first_U, place_S = _distinct(group.tokens_ST)
     distinct_UT = group.tokens_ST[first_U]
     framed = Framed.of(example, group.view, framing)
-    distinct = task.score(distinct_UT, framed)
+    decoded = task.decode(distinct_UT, framed)
+    distinct = task.score(decoded, framed)
     where = f"task '{task.name}', {image_of(example)}"
     if reward is not None:
         _check("reward", distinct.reward_S, len(distinct_UT), where)
@@ -55,7 +61,7 @@ def score_group(
             log_probs_ST=group.log_probs_ST[first_U],
             probe_log_probs_STQ=group.probe_log_probs_STQ[first_U],
         )
-        distinct = reward.apply(distinct, once, framed)
+        distinct = reward.apply(distinct, once, framed, decoded)
     _check("reward", distinct.reward_S, len(distinct_UT), where)
     for name, values in {**distinct.components, **distinct.aux}.items():
         _check(name, values, len(distinct_UT), where)

@@ -76,12 +76,12 @@ def evaluate_policy(
         samples = _decode(policy, task, dataset, batch, decoding=decoding, seed=seed, view=view)
         for row, index in enumerate(batch):
             framed = Framed.of(dataset.example(index), view, policy.framing)
-            tokens_T = samples.tokens_ST[row]
-            score = task.score(tokens_T[None], framed)
+            decoded = task.decode(samples.tokens_ST[row : row + 1], framed)
+            score = task.score(decoded, framed)
             rewards.append(float(score.reward_S[0]))
             for rule in rules:
                 results[rule] += task.predict(
-                    tokens_T,
+                    decoded,
                     samples.log_probs_ST[row],
                     samples.probe_log_probs_STQ[row],
                     framed,

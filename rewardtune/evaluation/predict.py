@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from rewardtune.config.run_config import RunConfig
@@ -207,8 +206,8 @@ class _Unjudged:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
-        return Score(reward_S=np.zeros(len(tokens_ST)))
+    def score(self, decoded: Sequence[Any], framed: Framed) -> Score:
+        return Score(reward_S=np.zeros(len(decoded)))
 
     def evaluate(self, *results: Any, indices: Sequence[int]) -> dict[str, float]:
         return {}

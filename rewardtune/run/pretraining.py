@@ -6,7 +6,7 @@ Axes: G examples, T tokens, H height, W width, C colours.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class PretrainingLoop:
         self._parts = parts
         self._order = data_order(parts)
         self._tell = tell
-        self._num_seen = 0
+        self._num_seen = self._num_cut = 0
         self._has_told = False
 
     def restore(self, versions: Mapping[int, PackedWeights]) -> None:
@@ -49,15 +49,14 @@ class PretrainingLoop:
         parts, ordinals = self._parts, self.learner.ledger.next_ordinals
         entries = [self._order.entry(ordinal) for ordinal in ordinals]
         framing = parts.policy.framing
+        framed = [Framed.of(parts.train.example(e.example), e.view, framing) for e in entries]
         tokens_GT = np.stack(
             [
-                parts.task.target_tokens(
-                    Framed.of(parts.train.example(entry.example), entry.view, framing),
-                    rng=np.random.default_rng([parts.config.seed, _TARGET_STREAM, ordinal]),
-                )
-                for ordinal, entry in zip(ordinals, entries, strict=True)
+                parts.task.target_tokens(each, rng=self._rng(ordinal))
+                for ordinal, each in zip(ordinals, framed, strict=True)
             ]
         )
+        cut = self._cut(ordinals, framed)
         images_GHWC = images_in_view(
             parts.train,
             [(e.example, e.view) for e in entries],
@@ -69,22 +68,30 @@ class PretrainingLoop:
             torch.from_numpy(tokens_GT).long(), torch.from_numpy(images_GHWC)
         )
         return report, {
-            **self._cut(len(tokens_GT)),
+            **cut,
             "seconds_load": loaded - started,
             "seconds_learn": time.perf_counter() - loaded,
         }
 
-    def _cut(self, num_new: int) -> dict[str, float]:
+    def _rng(self, ordinal: int) -> np.random.Generator:
+        """Draws what of an example is asked for, such as which of its captions."""
+        return np.random.default_rng([self._parts.config.seed, _TARGET_STREAM, ordinal])
+
+    def _cut(self, ordinals: Sequence[int], framed: Sequence[Framed]) -> dict[str, float]:
         """Share of the annotations since the start of this process that were too long."""
         task = self._parts.task
-        self._num_seen += num_new
         if not isinstance(task, CuttingTask):
             return {}
-        if task.num_cut and not self._has_told:
+        self._num_seen += len(framed)
+        self._num_cut += sum(
+            task.is_cut(each, rng=self._rng(ordinal))
+            for ordinal, each in zip(ordinals, framed, strict=True)
+        )
+        if self._num_cut and not self._has_told:
             self._has_told = True
             self._tell(
-                f"{task.num_cut} of the first {self._num_seen} annotations are longer than a "
+                f"{self._num_cut} of the first {self._num_seen} annotations are longer than a "
                 f"sequence of {task.vocabulary.max_tokens} tokens and were cut: the log's "
                 "cut_ratio counts them all"
             )
-        return {"cut_ratio": task.num_cut / self._num_seen}
+        return {"cut_ratio": self._num_cut / self._num_seen}

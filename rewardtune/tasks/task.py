@@ -63,18 +63,25 @@ class Task(Protocol):
         """The example's annotation as a token sequence [T] for maximum likelihood."""
         ...
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
-        """Rewards of a group's rollouts."""
-        ...
-
     def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Sequence[Any]:
         """A group's rollouts as what a custom reward is given: one prediction each, in order.
 
         In the frame of the example's own image, so that they can be held against its annotation:
         a view that flips or zooms is undone. No scores and no log-probs: a reward must not know
         how likely a rollout was. The task documents the type; whatever tokens there are decode
-        to something. Called right after ``score`` with the same tokens, so that a task whose
-        decoding is costly may keep the last one.
+        to something. ``rewardtune.tasks.decoded.Decoded`` is a sequence that also keeps what was
+        decoded as it was.
+
+        Raises:
+            ValueError: ``tokens_ST`` is not integers of shape [S, T].
+        """
+        ...
+
+    def score(self, decoded: Any, framed: Framed) -> Score:
+        """Rewards of a group's rollouts.
+
+        Args:
+            decoded: what ``decode`` returned for the same example and frame.
         """
         ...
 
@@ -84,14 +91,18 @@ class Task(Protocol):
 
     def predict(
         self,
-        tokens_T: NDArray[np.int32],
+        decoded: Any,
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
         framed: Framed,
         *,
         score_rule: str,
     ) -> list[dict[str, Any]]:
-        """One decoded sequence as records of the task's official results file."""
+        """One rollout as records of the task's official results file.
+
+        Args:
+            decoded: what ``decode`` returned for it alone.
+        """
         ...
 
     def evaluate(
@@ -156,11 +167,10 @@ class PicturedTask(Protocol):
 
 @runtime_checkable
 class CuttingTask(Protocol):
-    """What a task has beside ``Task`` if it counts annotations that its sequences are short for."""
+    """What a task has beside ``Task`` if there are annotations that its sequences are short for."""
 
-    @property
-    def num_cut(self) -> int:
-        """Annotations of which ``target_tokens`` left out an end, so far."""
+    def is_cut(self, framed: Framed, *, rng: np.random.Generator) -> bool:
+        """Whether ``target_tokens`` of the same example, drawn alike, leaves out an end."""
         ...
 
 

@@ -63,7 +63,8 @@ class TokenProbe:
         return perfect_T
 
     def score(self, predictions: Sequence[Tokens], example: Example) -> Score:
-        return self._task.score(np.stack(predictions), framed(example))
+        seen = framed(example)
+        return self._task.score(self._task.decode(np.stack(predictions), seen), seen)
 
     def decoded(self, predictions: Sequence[Tokens], example: Example) -> Sequence[object]:
         return self._task.decode(np.stack(predictions), framed(example))
@@ -93,10 +94,11 @@ class TokenProbe:
     def _results(self, tokens_T: Tokens, example: Example) -> list[dict[str, Any]]:
         # As if the policy had been sure of every token.
         num_probes = len(self._task.vocabulary.probe_tokens)
+        seen = framed(example)
         return self._task.predict(
-            tokens_T,
+            self._task.decode(tokens_T[None], seen),
             np.zeros(len(tokens_T), dtype=np.float32),
             np.zeros((len(tokens_T), num_probes), dtype=np.float32),
-            framed(example),
+            seen,
             score_rule=self._task.score_rules[0],
         )

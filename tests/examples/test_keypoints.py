@@ -30,6 +30,7 @@ from rewardtune.records import View
 from rewardtune.reward_lab.check import check_reward
 from rewardtune.reward_lab.probes import probe_for
 from rewardtune.tasks.task import PicturedTask, Task, load_task
+from tests.rewardtune.tasks.rollouts import predicted, scored
 
 # pycocotools decodes masks by a call that numpy 2 will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -141,17 +142,17 @@ def test_what_is_encoded_is_decoded_from_left_to_right(
 def test_any_tokens_at_all_decode_score_and_predict(tokens: list[int]) -> None:
     tokens_T = np.array(tokens, dtype=np.int32)
     made = task()
-    score = made.score(tokens_T[None], Framed.of(TWO, View(), Square(side=SIZE)))
+    score = scored(made, tokens_T[None], Framed.of(TWO, View(), Square(side=SIZE)))
     (decoded,) = made.decode(tokens_T[None], Framed.of(TWO, View(), Square(side=SIZE)))
     assert -0.3 * CODEC.max_objects <= score.reward_S[0] <= 2
     assert score.components["objects"][0] == len(decoded) <= CODEC.max_objects
-    assert len(predicted(made, tokens_T, TWO)) == len(decoded)
+    assert len(records_of(made, tokens_T, TWO)) == len(decoded)
 
 
-def predicted(made: Task, tokens_T: NDArray[np.int32], example: Example) -> list[dict[str, Any]]:
+def records_of(made: Task, tokens_T: NDArray[np.int32], example: Example) -> list[dict[str, Any]]:
     zeros_T = np.zeros(len(tokens_T), dtype=np.float32)
     framed = Framed.of(example, View(), Square(side=SIZE))
-    return made.predict(tokens_T, zeros_T, zeros_T[:, None][:, :0], framed, score_rule="object")
+    return predicted(made, tokens_T, zeros_T, zeros_T[:, None][:, :0], framed, score_rule="object")
 
 
 def test_similarity_is_coco_s_own() -> None:
@@ -189,7 +190,9 @@ def test_perfect_tokens_earn_every_object_whatever_the_view(view: View) -> None:
     empty_T = np.zeros_like(tokens_T)
     twice_T = np.concatenate([tokens_T[:9], tokens_T[:9], tokens_T[9:18]])
     rolled_ST = np.stack([tokens_T, empty_T, twice_T])
-    perfect, empty, doubled = made.score(rolled_ST, Framed.of(TWO, view, Square(side=80))).reward_S
+    perfect, empty, doubled = scored(
+        made, rolled_ST, Framed.of(TWO, view, Square(side=80))
+    ).reward_S
     assert perfect == pytest.approx(2, abs=0.02)
     assert empty == 0
     assert doubled == pytest.approx(perfect - 0.3)
@@ -229,7 +232,7 @@ def test_perfect_results_have_an_ap_of_1_and_none_of_0() -> None:
     tokens_T = made.target_tokens(
         Framed.of(TWO, View(), Square(side=SIZE)), rng=np.random.default_rng(0)
     )
-    records = predicted(made, tokens_T, TWO)
+    records = records_of(made, tokens_T, TWO)
     assert {record["category_id"] for record in records} == {1, 7}
     assert made.evaluate(records, _Two(), indices=[0])["ap"] == pytest.approx(1)
     half = made.evaluate(records[:1], _Two(), indices=[0])
@@ -247,7 +250,7 @@ def test_a_results_file_scores_as_the_task_evaluates_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tokens_T = made.target_tokens(Framed.of(TWO, View(), Square(side=SIZE)), rng=rng)
     tokens_T[1:9] = np.minimum(tokens_T[1:9] + rng.integers(4, size=8), CODEC.vocab_size - 1)
-    records = predicted(made, tokens_T, TWO)
+    records = records_of(made, tokens_T, TWO)
     evaluated = made.evaluate(records, _Two(), indices=[0])
     assert 0 < evaluated.pop("ap") < 1 and evaluated.pop("objects_per_image") == 2
     results = write(tmp_path / "results.json", records)
@@ -309,7 +312,7 @@ def test_predictions_are_drawn_where_they_are() -> None:
         Framed.of(TWO, View(), Square(side=SIZE)), rng=np.random.default_rng(0)
     )
     nothing, annotation, prediction = (
-        made.paint(TWO, records) for records in ([], None, predicted(made, tokens_T, TWO))
+        made.paint(TWO, records) for records in ([], None, records_of(made, tokens_T, TWO))
     )
     assert nothing.shape == annotation.shape == prediction.shape == (400, 400, 3)
     for picture in (annotation, prediction):

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rewardtune.datasets.example import Category
 from rewardtune.datasets.frame import Framed
 from rewardtune.records import Group, Score, TokenTargets
-from rewardtune.tasks.detection.task import DetectionTask
+from rewardtune.tasks.decoded import Decoded
+from rewardtune.tasks.detection.task import DetectedBox, DetectionTask
 
 
 class SleepingDetection(DetectionTask):
@@ -30,11 +28,11 @@ class SleepingDetection(DetectionTask):
         self._learn_seconds = float(own.pop("learn_seconds", 0.0))
         super().__init__(own, categories=categories)
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+    def score(self, decoded: Decoded[list[DetectedBox], None], framed: Framed) -> Score:
         time.sleep(self._score_seconds)
-        scored = super().score(tokens_ST, framed)
+        scored = super().score(decoded, framed)
         # A network that trains in seconds finds no digit: so that rollouts differ all the same.
-        return replace(scored, reward_S=scored.reward_S + (tokens_ST % 7).mean(axis=1))
+        return replace(scored, reward_S=scored.reward_S + (decoded.tokens_ST % 7).mean(axis=1))
 
     def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
         time.sleep(self._learn_seconds)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
 from rewardtune.datasets.frame import Framed
 from rewardtune.records import Score
 from rewardtune.tasks.captioning.task import CaptioningTask
+from rewardtune.tasks.decoded import Decoded
 from tests.faults.slow_scoring import slowly
 
 
 class SlowCaptioning(CaptioningTask):
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
-        return slowly(super().score(tokens_ST, framed), tokens_ST)
+    def score(self, decoded: Decoded[str, Sequence[str]], framed: Framed) -> Score:
+        return slowly(super().score(decoded, framed), decoded.tokens_ST)
 
 
 TASK = SlowCaptioning

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rewardtune.datasets.frame import Framed
 from rewardtune.records import Score
-from rewardtune.tasks.detection.task import DetectionTask
+from rewardtune.tasks.decoded import Decoded
+from rewardtune.tasks.detection.task import DetectedBox, DetectionTask
 from tests.faults.slow_scoring import slowly
 
 
 class SlowDetection(DetectionTask):
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
-        return slowly(super().score(tokens_ST, framed), tokens_ST)
+    def score(self, decoded: Decoded[list[DetectedBox], None], framed: Framed) -> Score:
+        return slowly(super().score(decoded, framed), decoded.tokens_ST)
 
 
 TASK = SlowDetection

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rewardtune.datasets.frame import Framed, view_image
 from rewardtune.datasets.images import decode_image
 from rewardtune.records import Score
-from rewardtune.tasks.panoptic.task import PanopticTask
+from rewardtune.tasks.panoptic.task import Maps, PanopticTask
 from tests.faults.slow_scoring import slowly
 
 LONG_SECONDS = 4.0
@@ -23,13 +20,13 @@ LONG_IMAGE_ID = 1
 
 
 class SlowPanoptic(PanopticTask):
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+    def score(self, decoded: Maps, framed: Framed) -> Score:
         if framed.example.image_id == LONG_IMAGE_ID:
             image_HWC = view_image(decode_image(framed.example.image), framed.frame)
             until = time.monotonic() + LONG_SECONDS
             while time.monotonic() < until:
-                self.codec.decode_panoptic(tokens_ST, image_HWC)
-        return slowly(super().score(tokens_ST, framed), tokens_ST)
+                self.codec.decode_panoptic(decoded.tokens_ST, image_HWC)
+        return slowly(super().score(decoded, framed), decoded.tokens_ST)
 
 
 TASK = SlowPanoptic

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rewardtune.datasets.frame import Framed
 from rewardtune.records import Score
-from rewardtune.tasks.detection.task import DetectionTask
+from rewardtune.tasks.decoded import Decoded
+from rewardtune.tasks.detection.task import DetectedBox, DetectionTask
 
 
 class FewBoxes(DetectionTask):
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
-        scored = super().score(tokens_ST, framed)
+    def score(self, decoded: Decoded[list[DetectedBox], None], framed: Framed) -> Score:
+        scored = super().score(decoded, framed)
         return Score(reward_S=-scored.components["boxes"], aux=scored.aux)
 
 

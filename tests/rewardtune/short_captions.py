@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rewardtune.datasets.frame import Framed
 from rewardtune.records import Score
 from rewardtune.tasks.captioning.task import CaptioningTask
+from rewardtune.tasks.decoded import Decoded
 
 
 class ShortCaptions(CaptioningTask):
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
-        scored = super().score(tokens_ST, framed)
-        pieces_S = [float(self.codec.num_pieces(tokens_T)) for tokens_T in tokens_ST]
+    def score(self, decoded: Decoded[str, Sequence[str]], framed: Framed) -> Score:
+        scored = super().score(decoded, framed)
+        pieces_S = [float(self.codec.num_pieces(tokens_T)) for tokens_T in decoded.tokens_ST]
         return replace(scored, reward_S=-np.array(pieces_S))
 
 

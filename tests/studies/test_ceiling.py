@@ -12,6 +12,7 @@ from rewardtune.datasets.images import decode_image
 from rewardtune.tasks.colorization.definition import colour_reward
 from studies.ceiling import VIEW, labels_through_stage_one, pictures_themselves
 from tests.rewardtune.tasks.colorization.test_task import task
+from tests.rewardtune.tasks.rollouts import scored
 from tests.rewardtune.tasks.uvim.small import SIZE, Examples, example
 
 SCENES = Examples([example(0, image_id=1), example(1, image_id=2)])
@@ -24,7 +25,7 @@ def test_labels_through_stage_one_are_the_codes_of_each_picture(tmp_path: Path) 
         shown = SCENES.example(index)
         codes = built.target_tokens(Framed.of(shown, VIEW, Square(side=SIZE)), rng=rng)
         rewards.append(
-            built.score(codes[None], Framed.of(shown, VIEW, Square(side=SIZE))).reward_S[0]
+            scored(built, codes[None], Framed.of(shown, VIEW, Square(side=SIZE))).reward_S[0]
         )
     figures = labels_through_stage_one(built, SCENES)
     assert figures["reward"] == pytest.approx(np.mean(rewards))

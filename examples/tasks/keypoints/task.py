@@ -25,6 +25,7 @@ from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.frame import Frame, Framed
 from rewardtune.datasets.images import decode_image
 from rewardtune.records import Score
+from rewardtune.tasks.decoded import Decoded
 from rewardtune.tasks.options import read_options
 from rewardtune.tasks.results_files import Progress
 from rewardtune.tasks.token_task import TokenTask
@@ -54,6 +55,10 @@ class KeypointObject:
     name: str
     points: Mapping[str, tuple[float, float]]
     """x, y in pixels of the example's image, by "top", "left", "bottom", "right"."""
+
+
+DecodedObjects = Decoded[list[KeypointObject], list[list[Found]]]
+"""Of a group: for a reward as they are seen, for custom rewards and results in the image."""
 
 
 class KeypointTask(TokenTask):
@@ -103,15 +108,16 @@ class KeypointTask(TokenTask):
         objects, yx_NK2 = _seen(framed)
         return self._codec.encode(objects.category_N, yx_NK2)
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+    def score(
+        self, decoded: Decoded[list[KeypointObject], list[list[Found]]], framed: Framed
+    ) -> Score:
         """Rewards in objects: 0 of an empty sequence, the number of objects of a perfect one.
 
         A predicted object earns the similarity it has matched, and pays for what that lacks to 1.
         """
         objects, _ = _seen(framed)
         earned, paid, number = [], [], []
-        for tokens_T in tokens_ST:
-            found = list(self._codec.decode(tokens_T))
+        for found in decoded.seen:
             points = [_in_image(each, framed.frame) for each in found]
             oks_MN = similarity(
                 np.array(points).reshape(-1, len(POINTS), 2),
@@ -131,18 +137,20 @@ class KeypointTask(TokenTask):
         }
         return Score(components["similarity"] + components["false_objects"], components)
 
-    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[list[KeypointObject]]:
-        return [
-            [
-                KeypointObject(found.category, self._categories[found.category].name, points)
-                for found, points in self._named(tokens_T, framed)
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> DecodedObjects:
+        found_S = [list(self._codec.decode(tokens_T)) for tokens_T in tokens_ST]
+
+        def in_image(place: int) -> list[KeypointObject]:
+            return [
+                KeypointObject(each.category, self._categories[each.category].name, points)
+                for each, points in _named(found_S[place], framed)
             ]
-            for tokens_T in tokens_ST
-        ]
+
+        return Decoded(tokens_ST, found_S, in_image)
 
     def predict(
         self,
-        tokens_T: NDArray[np.int32],
+        decoded: DecodedObjects,
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
         framed: Framed,
@@ -151,7 +159,7 @@ class KeypointTask(TokenTask):
     ) -> list[dict[str, Any]]:
         """COCO's keypoint results. The score: how likely the object's tokens were, on average."""
         results = []
-        for found, points in self._named(tokens_T, framed):
+        for found, points in _named(decoded.seen[0], framed):
             tokens = slice(found.start, found.start + self._codec.tokens_per_object)
             keypoints = [number for x, y in points.values() for number in (x, y, 2)]
             results.append(
@@ -198,13 +206,6 @@ class KeypointTask(TokenTask):
     def write_results(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         (folder / "results.json").write_text(json.dumps(list(records)))
 
-    def _named(
-        self, tokens_T: NDArray[np.int32], framed: Framed
-    ) -> Iterator[tuple[Found, dict[str, tuple[float, float]]]]:
-        for found in self._codec.decode(tokens_T):
-            xy_K2 = _in_image(found, framed.frame)
-            yield found, {name: (x, y) for name, (x, y) in zip(POINTS, xy_K2.tolist(), strict=True)}
-
     def _annotations(self, example: Example) -> Iterator[dict[str, Any]]:
         objects = annotated_objects(example)
         for category, xy_K2, area in zip(
@@ -215,6 +216,15 @@ class KeypointTask(TokenTask):
                 "category_id": self._categories[category].id,
                 **annotation_of(xy_K2, float(area)),
             }
+
+
+def _named(
+    found: Sequence[Found], framed: Framed
+) -> Iterator[tuple[Found, dict[str, tuple[float, float]]]]:
+    """Objects with their points in the example's own image."""
+    for each in found:
+        xy_K2 = _in_image(each, framed.frame)
+        yield each, {name: (x, y) for name, (x, y) in zip(POINTS, xy_K2.tolist(), strict=True)}
 
 
 def _seen(framed: Framed) -> tuple[Objects, NDArray[np.float64]]:

@@ -23,7 +23,7 @@ from rewardtune.tasks.captioning.cider.document_frequencies import (
     DocumentFrequencies,
     FrequenciesError,
 )
-from rewardtune.tasks.captioning.codec import CaptionCodec, CaptionTokens
+from rewardtune.tasks.captioning.codec import CaptionCodec, CaptionTokens, Encoded
 from rewardtune.tasks.captioning.config import CaptioningConfig, read_config
 from rewardtune.tasks.captioning.metric import caption_metrics
 from rewardtune.tasks.captioning.paint import paint_captions
@@ -33,6 +33,7 @@ from rewardtune.tasks.captioning.results_files import score_captions
 from rewardtune.tasks.captioning.reward import CaptionReward
 from rewardtune.tasks.captioning.vocabulary import load_vocabulary
 from rewardtune.tasks.captioning.wording import ends_in_function_word, repeated_ngrams
+from rewardtune.tasks.decoded import Decoded
 from rewardtune.tasks.results_files import Progress
 from rewardtune.tasks.token_task import TokenTask
 
@@ -79,7 +80,6 @@ class CaptioningTask(TokenTask):
                 codec=self._codec,
             )
         )
-        self._num_cut = 0
 
     @staticmethod
     def artefacts(options: Mapping[str, Any]) -> Mapping[str, Path]:
@@ -110,11 +110,6 @@ class CaptioningTask(TokenTask):
         return self._codec
 
     @property
-    def num_cut(self) -> int:
-        """Captions that ``target_tokens`` had to cut, so far."""
-        return self._num_cut
-
-    @property
     def score_bounds(self) -> dict[str, tuple[float, float]]:
         """Those of CIDEr-D, and of shares."""
         share = (0.0, 1.0)
@@ -131,27 +126,27 @@ class CaptioningTask(TokenTask):
         Raises:
             ValueError: the image has no captions.
         """
-        captions = _captions(framed.example)
-        encoded = self._codec.encode(captions[int(rng.integers(len(captions)))])
-        self._num_cut += encoded.num_dropped > 0
-        return encoded.tokens_T
+        return self._target(framed, rng).tokens_T
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+    def is_cut(self, framed: Framed, *, rng: np.random.Generator) -> bool:
+        """Whether the caption that ``rng`` draws is longer than a sequence."""
+        return self._target(framed, rng).num_dropped > 0
+
+    def _target(self, framed: Framed, rng: np.random.Generator) -> Encoded:
+        captions = _captions(framed.example)
+        return self._codec.encode(captions[int(rng.integers(len(captions)))])
+
+    def score(self, decoded: Decoded[str, Sequence[str]], framed: Framed) -> Score:
         """CIDEr-D of each rollout against all captions of the image, 0 to 10.
 
         Components, none of which is part of the reward: "words"; "ends_in_function_word" and
         "at_cap" (the sequence is full and has no end), 0 or 1; "repeated_ngrams", a share.
 
         Raises:
-            ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T; the
-                image has no captions; or no document frequencies were given.
+            ValueError: the image has no captions; or no document frequencies were given.
         """
-        if tokens_ST.ndim != 2 or tokens_ST.shape[1] != self.vocabulary.max_tokens:
-            raise ValueError(
-                f"captions must be [S, {self.vocabulary.max_tokens}] tokens, got "
-                f"{list(tokens_ST.shape)}: sampler and task must agree on max_tokens"
-            )
-        words_S = [ptb_words(self._codec.decode(tokens_T)) for tokens_T in tokens_ST]
+        tokens_ST = decoded.tokens_ST
+        words_S = [ptb_words(text) for text in decoded.seen]
         length_S = np.array([self._codec.num_pieces(tokens_T) for tokens_T in tokens_ST])
         is_full_S = length_S == self.vocabulary.max_tokens
         return Score(
@@ -206,13 +201,23 @@ class CaptioningTask(TokenTask):
             )
         return CaptionReward(frequencies, end_of_sentence=self._config.scores_end)
 
-    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[str]:
-        """The caption of each rollout, as text."""
-        return [self._codec.decode(tokens_T) for tokens_T in tokens_ST]
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Decoded[str, Sequence[str]]:
+        """The caption of each rollout, as text.
+
+        Raises:
+            ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T.
+        """
+        if tokens_ST.ndim != 2 or tokens_ST.shape[1] != self.vocabulary.max_tokens:
+            raise ValueError(
+                f"captions must be [S, {self.vocabulary.max_tokens}] tokens, got "
+                f"{list(tokens_ST.shape)}: sampler and task must agree on max_tokens"
+            )
+        texts = [self._codec.decode(tokens_T) for tokens_T in tokens_ST]
+        return Decoded(tokens_ST, texts, texts.__getitem__)
 
     def predict(
         self,
-        tokens_T: NDArray[np.int32],
+        decoded: Decoded[str, Sequence[str]],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
         framed: Framed,
@@ -220,7 +225,7 @@ class CaptioningTask(TokenTask):
         score_rule: str,
     ) -> list[dict[str, Any]]:
         """One record of the COCO caption server's results: image_id, caption."""
-        return [{"image_id": framed.example.image_id, "caption": self._codec.decode(tokens_T)}]
+        return [{"image_id": framed.example.image_id, "caption": decoded[0]}]
 
     def evaluate(
         self, results: Sequence[Mapping[str, Any]], dataset: Dataset, *, indices: Sequence[int]

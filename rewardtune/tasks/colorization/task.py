@@ -32,6 +32,7 @@ from rewardtune.tasks.colorization.metric import colour_metrics, lightness_psnr,
 from rewardtune.tasks.colorization.probe import ColorizationProbe
 from rewardtune.tasks.colorization.results_files import score_pictures
 from rewardtune.tasks.colorization.tripwire_kernel import batch_tripwires
+from rewardtune.tasks.decoded import Decoded
 from rewardtune.tasks.results_files import Progress
 from rewardtune.tasks.uvim.options import StageOneOptions
 from rewardtune.tasks.uvim.task import StageOneTask
@@ -42,6 +43,10 @@ SCORE_RULES = ("picture",)
 FOLDER = "pictures"
 _PNG = "png"
 """Where a record holds its picture: a PNG in base64, which files of results have in a folder."""
+
+
+Pictures = Decoded[NDArray[np.uint8], NDArray[np.uint8]]
+"""Of a rollout as large as the example's image, of all as they are seen."""
 
 
 class ColorizationOptions(StageOneOptions):
@@ -113,18 +118,14 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
         image = colour_image(framed)
         return self._codec.encode(label_maps(image), grey(image))
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+    def score(self, decoded: Pictures, framed: Framed) -> Score:
         """Rewards of a group's rollouts: vivid fraction times hue entropy, 0 to ln 7.
 
         Components: "vivid" and "entropy", whose product is the reward; and what tells when it is
         gamed, no part of it: the fields of ``tripwire.ColourTripwires``.
 
-        Raises:
-            ValueError: tokens of another shape or vocabulary, or an input of another size than
-                stage I's.
         """
-        self._check_framing(framed.frame.framing)
-        pictures_SHW3 = self._pictures(tokens_ST, framed)
+        pictures_SHW3 = decoded.seen
         rewards = colour_rewards(pictures_SHW3, **self._reading)
         return Score(
             reward_S=rewards.reward_N,
@@ -135,14 +136,23 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
             },
         )
 
-    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[NDArray[np.uint8]]:
-        """The picture of each rollout, as large as the example's image [H, W, 3]."""
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Pictures:
+        """The picture of each rollout, as large as the example's image [H, W, 3].
+
+        Raises:
+            ValueError: tokens of another shape or vocabulary, or an input of another size than
+                stage I's.
+        """
         self._check_framing(framed.frame.framing)
-        return [in_image(picture, framed.frame) for picture in self._pictures(tokens_ST, framed)]
+        colours_SHW3 = self._codec.decode_colours(tokens_ST, grey(colour_image(framed)))
+        pictures_SHW3 = round_to_levels(colours_SHW3)
+        return Decoded(
+            tokens_ST, pictures_SHW3, lambda place: in_image(pictures_SHW3[place], framed.frame)
+        )
 
     def predict(
         self,
-        tokens_T: NDArray[np.int32],
+        decoded: Pictures,
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
         framed: Framed,
@@ -154,9 +164,8 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
         One record: image_id, file_name and "png", the picture as a PNG in base64.
         """
         self._check_rule(score_rule)
-        (picture,) = self.decode(tokens_T[None], framed)
         stream = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(picture)).save(stream, format="PNG")
+        Image.fromarray(np.ascontiguousarray(decoded[0])).save(stream, format="PNG")
         return [
             {
                 "image_id": framed.example.image_id,
@@ -208,15 +217,6 @@ class ColorizationTask(StageOneTask[ColorizationOptions]):
         pictures.mkdir(parents=True, exist_ok=True)
         for record in records:
             (pictures / record["file_name"]).write_bytes(base64.b64decode(record[_PNG]))
-
-    def _pictures(self, tokens_ST: NDArray[np.int32], framed: Framed) -> NDArray[np.uint8]:
-        """Pictures of the view [S, H, W, 3]; those asked for last are kept."""
-
-        def decode() -> NDArray[np.uint8]:
-            image = colour_image(framed)
-            return round_to_levels(self._codec.decode_colours(tokens_ST, grey(image)))
-
-        return self._decoded(tokens_ST, framed, decode)
 
 
 def _picture_of(record: Mapping[str, Any]) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from rewardtune.datasets.coco.instances import coco_instances
 from rewardtune.datasets.example import Category, Dataset
 from rewardtune.datasets.frame import Framed
 from rewardtune.records import Group, Score, TokenRewards, TokenTargets
+from rewardtune.tasks.decoded import Decoded
 from rewardtune.tasks.detection.class_rewards import class_rewards
 from rewardtune.tasks.detection.codec import TOKENS_PER_BOX, DetectionCodec
 from rewardtune.tasks.detection.config import DetectionConfig, read_config
@@ -166,7 +167,7 @@ class DetectionTask(TokenTask):
             )
         return self._codec.encode(boxes, rng=rng)
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+    def score(self, decoded: Decoded[list[DetectedBox], None], framed: Framed) -> Score:
         """Rewards of a group's rollouts, in objects; see ``definition.detection_reward``.
 
         Components: "match" (earned) and "duplicate_penalty" (lost, <= 0) sum to the reward;
@@ -174,15 +175,8 @@ class DetectionTask(TokenTask):
         again, at the lowest threshold: both tell when a policy games the reward. Aux: "match_iou"
         [S, P], what confidence should become, and "step_reward" [S, P], by box in the order drawn;
         with the option ``class_rewards`` also "class_reward" [S, P, C], the same under every class.
-
-        Raises:
-            ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T.
         """
-        if tokens_ST.ndim != 2 or tokens_ST.shape[1] != self.vocabulary.max_tokens:
-            raise ValueError(
-                f"detection sequences must be [S, {self.vocabulary.max_tokens}], got "
-                f"{list(tokens_ST.shape)}: sampler and task must agree on max_boxes"
-            )
+        tokens_ST = decoded.tokens_ST
         boxes = target_boxes(framed, codec=self._codec)
         targets = Targets.of([boxes], self._codec)
         match = match_batch(
@@ -234,19 +228,30 @@ class DetectionTask(TokenTask):
         reward_SP: NDArray[np.float64] = value_SP * (earned_SP - penalty * duplicated_SP)
         return reward_SP
 
-    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[list[DetectedBox]]:
+    def decode(
+        self, tokens_ST: NDArray[np.int32], framed: Framed
+    ) -> Decoded[list[DetectedBox], None]:
         """The boxes of each rollout, in the order they were drawn.
 
         In pixels of the example's own image, unflipped and clipped to it. Boxes whose corners
         are swapped or that have no area in the image are left out, as in ``predict``.
+
+        Raises:
+            ValueError: ``tokens_ST`` is not integers of shape [S, T] with the codec's T.
         """
-        return [
-            [
+        if tokens_ST.ndim != 2 or tokens_ST.shape[1] != self.vocabulary.max_tokens:
+            raise ValueError(
+                f"detection sequences must be [S, {self.vocabulary.max_tokens}], got "
+                f"{list(tokens_ST.shape)}: sampler and task must agree on max_boxes"
+            )
+
+        def boxes(place: int) -> list[DetectedBox]:
+            return [
                 DetectedBox(category=label, name=self._categories[label].name, xyxy=xyxy)
-                for _, label, xyxy in self._seen(tokens_T, framed)
+                for _, label, xyxy in self._seen(tokens_ST[place], framed)
             ]
-            for tokens_T in tokens_ST
-        ]
+
+        return Decoded(tokens_ST, None, boxes)
 
     def token_targets(self, group: Group, score: Score) -> TokenTargets | None:
         """Teach each confidence token the overlap its box reached.
@@ -285,7 +290,7 @@ class DetectionTask(TokenTask):
 
     def predict(
         self,
-        tokens_T: NDArray[np.int32],
+        decoded: Decoded[list[DetectedBox], None],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
         framed: Framed,
@@ -307,7 +312,7 @@ class DetectionTask(TokenTask):
             ValueError: no such rule.
         """
         score_P = self._box_scores(log_probs_T, probe_log_probs_TQ, score_rule=score_rule)
-        seen = self._seen(tokens_T, framed)
+        seen = self._seen(decoded.tokens_ST[0], framed)
         return [
             {
                 "image_id": framed.example.image_id,

@@ -18,6 +18,7 @@ from rewardtune.datasets.example import Category, Dataset, Example
 from rewardtune.datasets.frame import Framed, view_image
 from rewardtune.datasets.images import decode_image
 from rewardtune.records import Score
+from rewardtune.tasks.decoded import Decoded
 from rewardtune.tasks.panoptic.codec import (
     in_image,
     label_maps,
@@ -48,6 +49,10 @@ SCORE_RULES = ("segments",)
 RESULTS_NAME = "panoptic.json"
 _PNG = "png"
 """Where a record holds its map: a PNG in base64, which files of results have beside them."""
+
+
+Maps = Decoded[NDArray[np.int32], NDArray[np.int32]]
+"""Of class and instance id: of a rollout in the example's image, of all as they are seen."""
 
 
 class PanopticOptions(StageOneOptions):
@@ -123,19 +128,16 @@ class PanopticTask(StageOneTask[PanopticOptions]):
         self._check_framing(framed.frame.framing)
         return self._codec.encode(label_maps(framed), _image(framed))
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+    def score(self, decoded: Maps, framed: Framed) -> Score:
         """Rewards of a group's rollouts, in segments; see ``rewardtune.tasks.panoptic.reward``.
 
         Components: "matched_iou" (earned) and "false_positive_penalty" (lost, <= 0) sum to the
         reward; "true_positives", "false_positives" and "false_negatives" count segments.
 
         Raises:
-            ValueError: tokens of another shape or vocabulary, an input of another size than
-                stage I's, or an example without annotation.
+            ValueError: an example without annotation.
         """
-        self._check_framing(framed.frame.framing)
-        target = panoptic_target(framed)
-        map_SHW2 = self._maps(tokens_ST, framed)
+        target, map_SHW2 = panoptic_target(framed), decoded.seen
         reward = panoptic_reward_of_two_channels(
             map_SHW2[..., 0],
             map_SHW2[..., 1],
@@ -154,17 +156,24 @@ class PanopticTask(StageOneTask[PanopticOptions]):
             },
         )
 
-    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> list[NDArray[np.int32]]:
+    def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Maps:
         """Maps of the rollouts, as large as the example's image: class and instance id [H, W, 2].
 
         A class is the index of a category + 1; 0 is void, also outside the view.
+
+        Raises:
+            ValueError: tokens of another shape or vocabulary, or an input of another size than
+                stage I's.
         """
         self._check_framing(framed.frame.framing)
-        return [in_image(map_HW2, framed.frame) for map_HW2 in self._maps(tokens_ST, framed)]
+        maps_SHW2 = self._codec.decode_panoptic(
+            tokens_ST, _image(framed), min_fraction=self._options.min_fraction
+        )
+        return Decoded(tokens_ST, maps_SHW2, lambda place: in_image(maps_SHW2[place], framed.frame))
 
     def predict(
         self,
-        tokens_T: NDArray[np.int32],
+        decoded: Maps,
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
         framed: Framed,
@@ -177,8 +186,7 @@ class PanopticTask(StageOneTask[PanopticOptions]):
         PNG in base64. The map has the image's own size.
         """
         self._check_rule(score_rule)
-        (map_HW2,) = self.decode(tokens_T[None], framed)
-        id_HW, category_of = segments_of(map_HW2, is_thing_C=self._is_thing_C)
+        id_HW, category_of = segments_of(decoded[0], is_thing_C=self._is_thing_C)
         category_ids = {i: self._categories[label].id for i, label in category_of.items()}
         return [
             {
@@ -232,18 +240,6 @@ class PanopticTask(StageOneTask[PanopticOptions]):
                 for record in records
             ),
             overwrite=True,
-        )
-
-    def _maps(self, tokens_ST: NDArray[np.int32], framed: Framed) -> NDArray[np.int32]:
-        """Maps of the view [S, H, W, 2]; those asked for last are kept."""
-        return self._decoded(
-            tokens_ST,
-            framed,
-            lambda: self._codec.decode_panoptic(
-                tokens_ST,
-                _image(framed),
-                min_fraction=self._options.min_fraction,
-            ),
         )
 
     def _check_classes(self) -> None:

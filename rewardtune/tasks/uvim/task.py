@@ -1,18 +1,12 @@
-"""What the tasks of a stage I share: its codes are their tokens. Reads without torch.
-
-Axes: S rollouts, T tokens of a sequence.
-"""
+"""What the tasks of a stage I share: its codes are their tokens. Reads without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rewardtune.datasets.frame import Framed, Framing
+from rewardtune.datasets.frame import Framing
 from rewardtune.tasks.options import read_options
 from rewardtune.tasks.token_task import TokenTask
 from rewardtune.tasks.uvim.options import StageOneOptions, stage_one_artefact
@@ -66,7 +60,6 @@ class StageOneTask(TokenTask, Generic[Options]):
                 meaning={"stage_one": self._codec.digest, **(meaning or {})},
             )
         )
-        self._last: tuple[tuple[Any, ...], NDArray[Any]] | None = None
 
     @staticmethod
     def artefacts(options: Mapping[str, Any]) -> Mapping[str, Path]:
@@ -75,18 +68,6 @@ class StageOneTask(TokenTask, Generic[Options]):
     @property
     def codec(self) -> StageOneCodec:
         return self._codec
-
-    def _decoded(
-        self,
-        tokens_ST: NDArray[np.int32],
-        framed: Framed,
-        decode: Callable[[], NDArray[Any]],
-    ) -> NDArray[Any]:
-        """What ``decode`` makes of these tokens; what was asked for last is kept."""
-        wanted = (framed.example.image_id, framed.frame, tokens_ST.shape, tokens_ST.tobytes())
-        if self._last is None or self._last[0] != wanted:
-            self._last = (wanted, decode())
-        return self._last[1]
 
     def _check_framing(self, framing: Framing) -> None:
         """

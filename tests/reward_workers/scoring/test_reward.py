@@ -121,7 +121,8 @@ def test_a_class_is_built_once_with_its_options(data: Path, tmp_path: Path) -> N
     module = sys.modules["values_by_token"]
     before = module.FromFile.num_built
     for _ in range(2):
-        got = reward.apply(own, group, Framed.of(dataset.example(0), group.view, Square(side=8)))
+        framed = Framed.of(dataset.example(0), group.view, Square(side=8))
+        got = reward.apply(own, group, framed, group.tokens_ST.tolist())
         assert got.reward_S.tolist() == [6, 6]
     assert module.FromFile.num_built == before
 
@@ -137,6 +138,7 @@ def test_files_are_looked_for_in_the_folder_given_first(data: Path, tmp_path: Pa
         Score(reward_S=np.zeros(2)),
         tokens(1, 2, 3),
         Framed.of(open_dataset(data).example(0), tokens(1, 2, 3).view, Square(side=8)),
+        tokens(1, 2, 3).tokens_ST.tolist(),
     )
     assert got.reward_S.tolist() == [7, 7]
 
@@ -169,4 +171,5 @@ def test_a_part_named_as_a_component_of_the_task_is_refused(data: Path) -> None:
             own,
             tokens(1, 2, 3),
             Framed.of(open_dataset(data).example(0), tokens(1, 2, 3).view, Square(side=8)),
+            tokens(1, 2, 3).tokens_ST.tolist(),
         )

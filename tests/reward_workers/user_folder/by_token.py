@@ -44,7 +44,8 @@ class ByToken:
     def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
         return np.array([1, 2, framed.example.image_id], dtype=np.int32)
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
+    def score(self, decoded: Sequence[Sequence[int]], framed: Framed) -> Score:
+        tokens_ST = np.array(decoded, dtype=np.int32)
         reward_S = self._scale * tokens_ST.sum(axis=1).astype(np.float64)
         match int(tokens_ST[0, 0]):
             case t if t == HANG:
@@ -95,7 +96,7 @@ class ByToken:
 
     def predict(
         self,
-        tokens_T: NDArray[np.int32],
+        decoded: Sequence[Sequence[int]],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
         framed: Framed,

@@ -244,8 +244,8 @@ class CountingTask:
     def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
         return (np.arange(6) < len(framed.example.category_N)).astype(np.int32)
 
-    def score(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Score:
-        counted_S = (tokens_ST == 1).sum(axis=1).astype(np.float64)
+    def score(self, decoded: Sequence[int], framed: Framed) -> Score:
+        counted_S = np.array(decoded, dtype=np.float64)
         return Score(reward_S=-np.abs(counted_S - len(framed.example.category_N)))
 
     def decode(self, tokens_ST: NDArray[np.int32], framed: Framed) -> Sequence[int]:
@@ -257,7 +257,7 @@ class CountingTask:
 
     def predict(
         self,
-        tokens_T: NDArray[np.int32],
+        decoded: Sequence[int],
         log_probs_T: NDArray[np.float32],
         probe_log_probs_TQ: NDArray[np.float32],
         framed: Framed,
@@ -265,7 +265,7 @@ class CountingTask:
         score_rule: str,
     ) -> list[dict[str, Any]]:
         assert probe_log_probs_TQ.shape == (6, 1)
-        return [{"image_id": framed.example.image_id, "count": int((tokens_T == 1).sum())}]
+        return [{"image_id": framed.example.image_id, "count": decoded[0]}]
 
     def evaluate(
         self, results: Sequence[Mapping[str, Any]], dataset: Dataset, *, indices: Sequence[int]

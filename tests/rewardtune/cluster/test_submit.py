@@ -39,8 +39,8 @@ from rewardtune.tasks.detection.task import DetectionTask
 
 
 class TASK(DetectionTask):
-    def score(self, tokens_ST, framed):
-        scored = super().score(tokens_ST, framed)
+    def score(self, decoded, framed):
+        scored = super().score(decoded, framed)
         reward_S = scored.reward_S - FEE * scored.components["boxes"]
         return Score(reward_S=reward_S, components=scored.components, aux=scored.aux)
 """

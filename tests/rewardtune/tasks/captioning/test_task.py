@@ -29,6 +29,7 @@ from tests.rewardtune.tasks.captioning.small_captions import (
     write_frequencies,
     write_pieces,
 )
+from tests.rewardtune.tasks.rollouts import predicted, scored
 
 LENGTH = 24
 WORDS = [[ptb_words(caption) for caption in captions] for captions in CAPTIONS]
@@ -55,7 +56,7 @@ def tokens_of(task: CaptioningTask, *captions: str) -> NDArray[np.int32]:
 
 
 def score(task: CaptioningTask, tokens_ST: NDArray[np.int32], captions: tuple[str, ...]) -> Any:
-    return task.score(tokens_ST, Framed.of(example(captions), View(), Square(side=32)))
+    return scored(task, tokens_ST, Framed.of(example(captions), View(), Square(side=32)))
 
 
 def test_the_reward_is_cider_d_of_the_decoded_words(options: dict[str, Any]) -> None:
@@ -163,30 +164,25 @@ def test_tokens_can_be_scored_instead_of_words(options: dict[str, Any], tmp_path
 
 
 def test_every_caption_of_an_image_is_a_target_at_some_view(options: dict[str, Any]) -> None:
-    task = make(options)
+    task, framed = make(options), Framed.of(example(CAPTIONS[1]), View(), Square(side=32))
     seen = {
-        task.codec.decode(
-            task.target_tokens(
-                Framed.of(example(CAPTIONS[1]), View(), Square(side=32)),
-                rng=np.random.default_rng(seed),
-            )
-        )
+        task.codec.decode(task.target_tokens(framed, rng=np.random.default_rng(seed)))
         for seed in range(40)
     }
     assert seen == {
         task.codec.decode(task.codec.encode(caption).tokens_T) for caption in CAPTIONS[1]
     }
-    assert task.num_cut == 0
+    assert not any(task.is_cut(framed, rng=np.random.default_rng(seed)) for seed in range(40))
 
 
-def test_captions_that_are_too_long_are_counted(options: dict[str, Any]) -> None:
+def test_captions_that_are_too_long_are_told(options: dict[str, Any]) -> None:
     task = make(options, max_tokens=4)
-    for seed in range(3):
-        task.target_tokens(
-            Framed.of(example(["two cats on a red sofa"]), View(), Square(side=32)),
-            rng=np.random.default_rng(seed),
-        )
-    assert task.num_cut == 3
+    captions = ["two cats on a red sofa", "two cats"]
+    framed = Framed.of(example(captions), View(), Square(side=32))
+    for seed in range(20):
+        # The same draw as that of the target's caption.
+        drawn = captions[int(np.random.default_rng(seed).integers(2))]
+        assert task.is_cut(framed, rng=np.random.default_rng(seed)) == (drawn == captions[0])
 
 
 def test_results_are_the_caption_server_s_and_its_metrics_come_back(
@@ -197,7 +193,8 @@ def test_results_are_the_caption_server_s_and_its_metrics_come_back(
     results = [
         record
         for index in range(len(dataset))
-        for record in task.predict(
+        for record in predicted(
+            task,
             tokens_of(task, CAPTIONS[index][0])[0],
             nothing,
             nothing[:, None][:, :0],

@@ -20,6 +20,7 @@ from rewardtune.tasks.colorization.metric import folder_colour_metrics
 from rewardtune.tasks.colorization.task import ColorizationTask
 from rewardtune.tasks.colorization.tripwire import ColourTripwires, colour_tripwires
 from rewardtune.tasks.task import PicturedTask, load_task
+from tests.rewardtune.tasks.rollouts import predicted, scored
 from tests.rewardtune.tasks.uvim.small import SIZE, Examples, example, write_stage_one
 
 VIEWS = (
@@ -44,7 +45,8 @@ def drawn(num: int, seed: int = 3) -> np.ndarray[tuple[int, ...], np.dtype[np.in
 
 
 def predict(built: ColorizationTask, tokens: np.ndarray[Any, Any], index: int) -> dict[str, Any]:
-    (record,) = built.predict(
+    (record,) = predicted(
+        built,
         tokens,
         np.zeros(len(tokens), np.float32),
         np.zeros((len(tokens), 0), np.float32),
@@ -70,7 +72,7 @@ def test_grey_is_the_weighted_level_of_each_pixel() -> None:
 @pytest.mark.parametrize("view", VIEWS)
 def test_rewards_are_those_of_the_decoded_pictures(tmp_path: Path, view: View) -> None:
     built, tokens = task(tmp_path), drawn(5)
-    score = built.score(tokens, Framed.of(example(), view, Square(side=SIZE)))
+    score = scored(built, tokens, Framed.of(example(), view, Square(side=SIZE)))
     context = grey(colour_image(Framed.of(example(), view, Square(side=SIZE))))
     for row, picture in enumerate(built.codec.decode_colours(tokens, context)):
         expected = colour_reward(round_to_levels(picture))
@@ -84,7 +86,7 @@ def test_what_is_watched_is_that_of_the_decoded_pictures(
     tmp_path: Path, reading: dict[str, Any]
 ) -> None:
     built, tokens = task(tmp_path, **reading), drawn(5)
-    components = built.score(tokens, Framed.of(example(), View(), Square(side=SIZE))).components
+    components = scored(built, tokens, Framed.of(example(), View(), Square(side=SIZE))).components
     context = grey(colour_image(Framed.of(example(), View(), Square(side=SIZE))))
     for row, picture in enumerate(built.codec.decode_colours(tokens, context)):
         watched = asdict(colour_tripwires(round_to_levels(picture), **reading))
@@ -94,7 +96,7 @@ def test_what_is_watched_is_that_of_the_decoded_pictures(
 
 
 def test_what_is_watched_is_no_part_of_the_reward(tmp_path: Path) -> None:
-    score = task(tmp_path).score(drawn(5), Framed.of(example(), View(), Square(side=SIZE)))
+    score = scored(task(tmp_path), drawn(5), Framed.of(example(), View(), Square(side=SIZE)))
     product = score.components["vivid"] * score.components["entropy"]
     np.testing.assert_array_equal(score.reward_S, product)
 
@@ -130,9 +132,11 @@ def test_target_tokens_are_codes_of_the_picture_in_its_view(tmp_path: Path) -> N
 
 def test_a_score_does_not_depend_on_its_group(tmp_path: Path) -> None:
     built, tokens = task(tmp_path, decode_batch=4), drawn(6)
-    together = built.score(tokens, Framed.of(example(), View(), Square(side=SIZE))).reward_S
+    together = scored(built, tokens, Framed.of(example(), View(), Square(side=SIZE))).reward_S
     for row in range(6):
-        alone = built.score(tokens[row : row + 1], Framed.of(example(), View(), Square(side=SIZE)))
+        alone = scored(
+            built, tokens[row : row + 1], Framed.of(example(), View(), Square(side=SIZE))
+        )
         assert alone.reward_S[0] == together[row]
 
 
@@ -185,9 +189,11 @@ def test_a_picture_of_a_window_lies_where_the_window_was() -> None:
 
 
 def test_switches_change_the_reward(tmp_path: Path) -> None:
-    plain = task(tmp_path).score(drawn(3), Framed.of(example(), View(), Square(side=SIZE)))
-    squared = task(tmp_path, vivid_rule="squared").score(
-        drawn(3), Framed.of(example(), View(), Square(side=SIZE))
+    plain = scored(task(tmp_path), drawn(3), Framed.of(example(), View(), Square(side=SIZE)))
+    squared = scored(
+        task(tmp_path, vivid_rule="squared"),
+        drawn(3),
+        Framed.of(example(), View(), Square(side=SIZE)),
     )
     assert (squared.components["vivid"] >= plain.components["vivid"]).all()
     assert (squared.components["vivid"] > plain.components["vivid"]).any()
@@ -203,4 +209,4 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="image 1 .* has no result"):
         built.evaluate([], Examples([example()]), indices=[0])
     with pytest.raises(ValueError, match="the policy sees 16 x 16 pixels but stage I"):
-        built.score(drawn(1), Framed.of(example(), View(), Square(side=16)))
+        scored(built, drawn(1), Framed.of(example(), View(), Square(side=16)))

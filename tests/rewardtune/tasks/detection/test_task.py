@@ -20,6 +20,7 @@ from rewardtune.tasks.detection.codec import Boxes, DetectionCodec
 from rewardtune.tasks.detection.kernel import Targets
 from rewardtune.tasks.detection.task import DetectionTask
 from rewardtune.tasks.task import Task, load_task
+from tests.rewardtune.tasks.rollouts import predicted, scored
 
 FIXTURE = np.load(Path(__file__).parents[3] / "fixtures" / "detection_reward.npz")
 CODEC = DetectionCodec(num_classes=80, max_boxes=12)
@@ -69,7 +70,7 @@ def task_of(**options: Any) -> DetectionTask:
 
 
 def score(task: DetectionTask, tokens_ST: np.ndarray, example: Example) -> Score:
-    return task.score(tokens_ST, Framed.of(example, View(), Square(side=SIDE)))
+    return scored(task, tokens_ST, Framed.of(example, View(), Square(side=SIDE)))
 
 
 def group_of(tokens_ST: np.ndarray) -> Group:
@@ -327,7 +328,8 @@ def predict(task: DetectionTask, *, score_rule: str) -> list[dict[str, Any]]:
     tokens_P6[:4, 5] = [2, 0, 2, 1]
     log_probs_T = np.log(np.full(72, 0.25, dtype=np.float32))
     probe_TQ = np.log(np.full((72, 2), [0.2, 0.6], dtype=np.float32))
-    return task.predict(
+    return predicted(
+        task,
         tokens_P6.reshape(-1),
         log_probs_T,
         probe_TQ,
@@ -380,7 +382,8 @@ def test_a_score_is_finite_where_no_probability_is_left() -> None:
         Boxes(np.array([[0.0, 0.0, 0.5, 0.5]]), np.array([1]), np.array([2])),
         rng=np.random.default_rng(0),
     )
-    (record,) = task.predict(
+    (record,) = predicted(
+        task,
         tokens_T,
         np.zeros(72, dtype=np.float32),
         np.full((72, 2), -np.inf, dtype=np.float32),
@@ -425,7 +428,8 @@ def test_evaluation_gives_coco_figures_of_the_chosen_examples() -> None:
         tokens_T = task.target_tokens(
             Framed.of(example, View(), Square(side=SIDE)), rng=np.random.default_rng(0)
         )
-        results += task.predict(
+        results += predicted(
+            task,
             tokens_T,
             np.zeros(72, dtype=np.float32),
             np.zeros((72, 2), dtype=np.float32),

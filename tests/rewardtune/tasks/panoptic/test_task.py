@@ -29,6 +29,7 @@ from rewardtune.tasks.panoptic.files import png_of_ids
 from rewardtune.tasks.panoptic.metric import panoptic_metrics
 from rewardtune.tasks.panoptic.task import PanopticTask
 from rewardtune.tasks.task import load_task
+from tests.rewardtune.tasks.rollouts import predicted, scored
 from tests.rewardtune.tasks.uvim.small import (
     CATEGORIES,
     SIZE,
@@ -64,7 +65,8 @@ def predict(
     built: PanopticTask, tokens: np.ndarray[Any, Any], index: int = 0
 ) -> list[dict[str, Any]]:
     nothing = np.zeros(len(tokens), np.float32)
-    return built.predict(
+    return predicted(
+        built,
         tokens,
         nothing,
         np.zeros((len(tokens), 0), np.float32),
@@ -140,7 +142,7 @@ def test_target_tokens_are_codes_and_do_not_draw(tmp_path: Path) -> None:
 @pytest.mark.parametrize("view", VIEWS)
 def test_rewards_are_those_of_the_definition(tmp_path: Path, view: View) -> None:
     built, shown, tokens = task(tmp_path), example(), drawn(6)
-    score = built.score(tokens, Framed.of(shown, view, Square(side=SIZE)))
+    score = scored(built, tokens, Framed.of(shown, view, Square(side=SIZE)))
     maps = built.codec.decode_panoptic(tokens, _image(shown, view))
     labels = label_maps(Framed.of(shown, view, Square(side=SIZE)))
     areas = {int(i): int((labels["instances"] == i).sum()) for i in np.unique(labels["instances"])}
@@ -168,13 +170,15 @@ def _image(shown: Any, view: View) -> Any:
 
 def test_a_score_does_not_depend_on_its_group_or_on_a_second_try(tmp_path: Path) -> None:
     built, tokens = task(tmp_path, decode_batch=4), drawn(7)
-    together = built.score(tokens, Framed.of(example(), View(), Square(side=SIZE))).reward_S
+    together = scored(built, tokens, Framed.of(example(), View(), Square(side=SIZE))).reward_S
     for row in range(7):
-        alone = task(tmp_path, decode_batch=4).score(
-            tokens[row : row + 1], Framed.of(example(), View(), Square(side=SIZE))
+        alone = scored(
+            task(tmp_path, decode_batch=4),
+            tokens[row : row + 1],
+            Framed.of(example(), View(), Square(side=SIZE)),
         )
         assert alone.reward_S[0] == together[row]
-    again = built.score(tokens, Framed.of(example(), View(), Square(side=SIZE))).reward_S
+    again = scored(built, tokens, Framed.of(example(), View(), Square(side=SIZE))).reward_S
     np.testing.assert_array_equal(again, together)
 
 
@@ -273,10 +277,12 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
     built = task(tmp_path)
     with pytest.raises(ValueError, match="the policy sees 48 x 48 pixels but stage I"):
-        built.score(drawn(1), Framed.of(example(), View(), Square(side=48)))
+        scored(built, drawn(1), Framed.of(example(), View(), Square(side=48)))
     with pytest.raises(ValueError, match="has no panoptic map: convert the data set"):
-        built.score(
-            drawn(1), Framed.of(replace(example(), panoptic_png=b""), View(), Square(side=SIZE))
+        scored(
+            built,
+            drawn(1),
+            Framed.of(replace(example(), panoptic_png=b""), View(), Square(side=SIZE)),
         )
 
 
