@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/group.proto\x12\rrewardtune.v1\"n\n\x04View\x12\x0c\n\x04\x66lip\x18\x01 \x01(\x08\x12\r\n\x05scale\x18\x02 \x01(\x01\x12\x10\n\x08offset_y\x18\x03 \x01(\x01\x12\x10\n\x08offset_x\x18\x04 \x01(\x01\x12%\n\x06window\x18\x05 \x01(\x0b\x32\x15.rewardtune.v1.Window\"8\n\x06Window\x12\x0e\n\x06\x61spect\x18\x01 \x01(\x01\x12\x10\n\x08min_area\x18\x02 \x01(\x01\x12\x0c\n\x04size\x18\x03 \x01(\x01\"1\n\tPublished\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\"I\n\x05\x41rray\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.rewardtune.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xf7\x01\n\x05Group\x12\x0f\n\x07ordinal\x18\x01 \x01(\x04\x12\x0f\n\x07\x65xample\x18\x02 \x01(\x04\x12!\n\x04view\x18\x03 \x01(\x0b\x32\x13.rewardtune.v1.View\x12+\n\tpublished\x18\x04 \x01(\x0b\x32\x18.rewardtune.v1.Published\x12$\n\x06tokens\x18\x05 \x01(\x0b\x32\x14.rewardtune.v1.Array\x12\'\n\tlog_probs\x18\x06 \x01(\x0b\x32\x14.rewardtune.v1.Array\x12-\n\x0fprobe_log_probs\x18\x07 \x01(\x0b\x32\x14.rewardtune.v1.Array\"\xb0\x02\n\x05Score\x12$\n\x06reward\x18\x01 \x01(\x0b\x32\x14.rewardtune.v1.Array\x12\x38\n\ncomponents\x18\x02 \x03(\x0b\x32$.rewardtune.v1.Score.ComponentsEntry\x12*\n\x03\x61ux\x18\x03 \x03(\x0b\x32\x1d.rewardtune.v1.Score.AuxEntry\x12\x10\n\x08is_valid\x18\x04 \x01(\x08\x1aG\n\x0f\x43omponentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.rewardtune.v1.Array:\x02\x38\x01\x1a@\n\x08\x41uxEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.rewardtune.v1.Array:\x02\x38\x01\"W\n\x0bScoredGroup\x12#\n\x05group\x18\x01 \x01(\x0b\x32\x14.rewardtune.v1.Group\x12#\n\x05score\x18\x02 \x01(\x0b\x32\x14.rewardtune.v1.Score*U\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_INT32\x10\x01\x12\x11\n\rDTYPE_FLOAT32\x10\x02\x12\x11\n\rDTYPE_FLOAT64\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/group.proto\x12\rrewardtune.v1\"n\n\x04View\x12\x0c\n\x04\x66lip\x18\x01 \x01(\x08\x12\r\n\x05scale\x18\x02 \x01(\x01\x12\x10\n\x08offset_y\x18\x03 \x01(\x01\x12\x10\n\x08offset_x\x18\x04 \x01(\x01\x12%\n\x06window\x18\x05 \x01(\x0b\x32\x15.rewardtune.v1.Window\"8\n\x06Window\x12\x0e\n\x06\x61spect\x18\x01 \x01(\x01\x12\x10\n\x08min_area\x18\x02 \x01(\x01\x12\x0c\n\x04size\x18\x03 \x01(\x01\"1\n\tPublished\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\"I\n\x05\x41rray\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.rewardtune.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x8b\x02\n\x05Group\x12\x0f\n\x07ordinal\x18\x01 \x01(\x04\x12\x0f\n\x07\x65xample\x18\x02 \x01(\x04\x12!\n\x04view\x18\x03 \x01(\x0b\x32\x13.rewardtune.v1.View\x12+\n\tpublished\x18\x04 \x01(\x0b\x32\x18.rewardtune.v1.Published\x12$\n\x06tokens\x18\x05 \x01(\x0b\x32\x14.rewardtune.v1.Array\x12\'\n\tlog_probs\x18\x06 \x01(\x0b\x32\x14.rewardtune.v1.Array\x12-\n\x0fprobe_log_probs\x18\x07 \x01(\x0b\x32\x14.rewardtune.v1.Array\x12\x12\n\nnum_tokens\x18\x08 \x01(\r\"\xb0\x02\n\x05Score\x12$\n\x06reward\x18\x01 \x01(\x0b\x32\x14.rewardtune.v1.Array\x12\x38\n\ncomponents\x18\x02 \x03(\x0b\x32$.rewardtune.v1.Score.ComponentsEntry\x12*\n\x03\x61ux\x18\x03 \x03(\x0b\x32\x1d.rewardtune.v1.Score.AuxEntry\x12\x10\n\x08is_valid\x18\x04 \x01(\x08\x1aG\n\x0f\x43omponentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.rewardtune.v1.Array:\x02\x38\x01\x1a@\n\x08\x41uxEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.rewardtune.v1.Array:\x02\x38\x01\"W\n\x0bScoredGroup\x12#\n\x05group\x18\x01 \x01(\x0b\x32\x14.rewardtune.v1.Group\x12#\n\x05score\x18\x02 \x01(\x0b\x32\x14.rewardtune.v1.Score*U\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44TYPE_INT32\x10\x01\x12\x11\n\rDTYPE_FLOAT32\x10\x02\x12\x11\n\rDTYPE_FLOAT64\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCORE_COMPONENTSENTRY']._serialized_options = b'8\001'
   _globals['_SCORE_AUXENTRY']._loaded_options = None
   _globals['_SCORE_AUXENTRY']._serialized_options = b'8\001'
-  _globals['_DTYPE']._serialized_start=982
-  _globals['_DTYPE']._serialized_end=1067
+  _globals['_DTYPE']._serialized_start=1002
+  _globals['_DTYPE']._serialized_end=1087
   _globals['_VIEW']._serialized_start=40
   _globals['_VIEW']._serialized_end=150
   _globals['_WINDOW']._serialized_start=152
@@ -46,13 +46,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARRAY']._serialized_start=261
   _globals['_ARRAY']._serialized_end=334
   _globals['_GROUP']._serialized_start=337
-  _globals['_GROUP']._serialized_end=584
-  _globals['_SCORE']._serialized_start=587
-  _globals['_SCORE']._serialized_end=891
-  _globals['_SCORE_COMPONENTSENTRY']._serialized_start=754
-  _globals['_SCORE_COMPONENTSENTRY']._serialized_end=825
-  _globals['_SCORE_AUXENTRY']._serialized_start=827
-  _globals['_SCORE_AUXENTRY']._serialized_end=891
-  _globals['_SCOREDGROUP']._serialized_start=893
-  _globals['_SCOREDGROUP']._serialized_end=980
+  _globals['_GROUP']._serialized_end=604
+  _globals['_SCORE']._serialized_start=607
+  _globals['_SCORE']._serialized_end=911
+  _globals['_SCORE_COMPONENTSENTRY']._serialized_start=774
+  _globals['_SCORE_COMPONENTSENTRY']._serialized_end=845
+  _globals['_SCORE_AUXENTRY']._serialized_start=847
+  _globals['_SCORE_AUXENTRY']._serialized_end=911
+  _globals['_SCOREDGROUP']._serialized_start=913
+  _globals['_SCOREDGROUP']._serialized_end=1000
 # @@protoc_insertion_point(module_scope)

@@ -61,7 +61,7 @@ class Array(_message.Message):
     def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("ordinal", "example", "view", "published", "tokens", "log_probs", "probe_log_probs")
+    __slots__ = ("ordinal", "example", "view", "published", "tokens", "log_probs", "probe_log_probs", "num_tokens")
     ORDINAL_FIELD_NUMBER: _ClassVar[int]
     EXAMPLE_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class Group(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBS_FIELD_NUMBER: _ClassVar[int]
     PROBE_LOG_PROBS_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ordinal: int
     example: int
     view: View
@@ -76,7 +77,8 @@ class Group(_message.Message):
     tokens: Array
     log_probs: Array
     probe_log_probs: Array
-    def __init__(self, ordinal: _Optional[int] = ..., example: _Optional[int] = ..., view: _Optional[_Union[View, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ..., tokens: _Optional[_Union[Array, _Mapping]] = ..., log_probs: _Optional[_Union[Array, _Mapping]] = ..., probe_log_probs: _Optional[_Union[Array, _Mapping]] = ...) -> None: ...
+    num_tokens: int
+    def __init__(self, ordinal: _Optional[int] = ..., example: _Optional[int] = ..., view: _Optional[_Union[View, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ..., tokens: _Optional[_Union[Array, _Mapping]] = ..., log_probs: _Optional[_Union[Array, _Mapping]] = ..., probe_log_probs: _Optional[_Union[Array, _Mapping]] = ..., num_tokens: _Optional[int] = ...) -> None: ...
 
 class Score(_message.Message):
     __slots__ = ("reward", "components", "aux", "is_valid")

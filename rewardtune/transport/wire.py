@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -76,16 +77,47 @@ def scored_group_with_body(data: bytes) -> tuple[ScoredGroup, bytes]:
 
 def _group_message(group: Group) -> pb.Group:
     _check_group(group)
+    num_tokens, num_live = group.tokens_ST.shape[1], _num_live(group)
+    live = slice(num_live)
+    if num_live < num_tokens:
+        _check_length(replace(group, tokens_ST=group.tokens_ST[:, live]), num_tokens)
     published = group.published
     return pb.Group(
         ordinal=group.ordinal,
         example=group.example,
         view=_view_message(group.view),
         published=pb.Published(term=published.term, policy_version=published.policy_version),
-        tokens=_pack(group.tokens_ST, _INT32, name="tokens"),
-        log_probs=_pack(group.log_probs_ST, _FLOAT32, name="log_probs"),
-        probe_log_probs=_pack(group.probe_log_probs_STQ, _FLOAT32, name="probe_log_probs"),
+        tokens=_pack(group.tokens_ST[:, live], _INT32, name="tokens"),
+        log_probs=_pack(group.log_probs_ST[:, live], _FLOAT32, name="log_probs"),
+        probe_log_probs=_pack(group.probe_log_probs_STQ[:, live], _FLOAT32, name="probe_log_probs"),
+        num_tokens=num_tokens if num_live < num_tokens else 0,
     )
+
+
+def _num_live(group: Group) -> int:
+    """Length of the longest rollout: nothing but zeros stands behind it, in any of the arrays."""
+    num_tokens = group.tokens_ST.shape[1]
+    is_live_T = np.zeros(num_tokens, dtype=np.bool_)
+    for name, array, (_, dtype) in (
+        ("tokens", group.tokens_ST, _INT32),
+        ("log_probs", group.log_probs_ST, _FLOAT32),
+        ("probe_log_probs", group.probe_log_probs_STQ, _FLOAT32),
+    ):
+        _check_dtype(array, dtype, name=name)
+        # By their bits, so that what comes back is what went: -0.0 is no 0.0.
+        bits = np.ascontiguousarray(array).view(np.uint32)
+        is_live_T |= bits.any(axis=tuple(axis for axis in range(bits.ndim) if axis != 1))
+    live = np.flatnonzero(is_live_T)
+    return int(live[-1]) + 1 if len(live) else 0
+
+
+def _padded(array_ST: NDArray[Any], num_tokens: int) -> NDArray[Any]:
+    """The array with zeros behind the longest rollout, up to a sequence's length."""
+    if array_ST.ndim < 2 or num_tokens <= array_ST.shape[1]:
+        return array_ST
+    padded_ST = np.zeros((len(array_ST), num_tokens, *array_ST.shape[2:]), array_ST.dtype)
+    padded_ST[:, : array_ST.shape[1]] = array_ST
+    return padded_ST
 
 
 def _group(message: pb.Group) -> Group:
@@ -101,7 +133,32 @@ def _group(message: pb.Group) -> Group:
         probe_log_probs_STQ=_unpack(message.probe_log_probs, _FLOAT32, name="probe_log_probs"),
     )
     _check_group(group)
-    return group
+    if not message.num_tokens:
+        return group
+    _check_length(group, message.num_tokens)
+    return replace(
+        group,
+        tokens_ST=_padded(group.tokens_ST, message.num_tokens),
+        log_probs_ST=_padded(group.log_probs_ST, message.num_tokens),
+        probe_log_probs_STQ=_padded(group.probe_log_probs_STQ, message.num_tokens),
+    )
+
+
+def _check_length(group: Group, num_tokens: int) -> None:
+    """Before room is made for as long a sequence as somebody says."""
+    num_rollouts, length = group.tokens_ST.shape
+    if num_tokens <= length:
+        raise ValueError(
+            f"group {group.ordinal} has num_tokens = {num_tokens} but holds {length} tokens of "
+            "each rollout: it must be left out, or more"
+        )
+    num_bytes = 4 * num_rollouts * num_tokens * (2 + group.probe_log_probs_STQ.shape[2])
+    if num_bytes > MAX_MESSAGE_BYTES:
+        raise ValueError(
+            f"group {group.ordinal} takes {num_bytes} bytes at num_tokens = {num_tokens}, but a "
+            f"message may have {MAX_MESSAGE_BYTES}: draw fewer samples per group or shorter "
+            "sequences"
+        )
 
 
 def _view_message(view: View) -> pb.View:
@@ -192,10 +249,14 @@ def _check_joined(group: Group, score: Score) -> None:
 
 def _pack(array: NDArray[Any], kind: tuple[pb.DType, np.dtype[Any]], *, name: str) -> pb.Array:
     tag, dtype = kind
-    if array.dtype != dtype:
-        raise ValueError(f"{name} must be {dtype.name}, got {array.dtype.name}")
+    _check_dtype(array, dtype, name=name)
     data = np.ascontiguousarray(array, dtype=dtype).tobytes()
     return pb.Array(dtype=tag, shape=array.shape, data=data)
+
+
+def _check_dtype(array: NDArray[Any], dtype: np.dtype[Any], *, name: str) -> None:
+    if array.dtype != dtype:
+        raise ValueError(f"{name} must be {dtype.name}, got {array.dtype.name}")
 
 
 def _unpack(message: pb.Array, kind: tuple[pb.DType, np.dtype[Any]], *, name: str) -> NDArray[Any]:

@@ -97,6 +97,53 @@ def test_a_group_comes_back_as_it_went(group: Group) -> None:
     assert_same_group(wire.group_from_bytes(wire.group_to_bytes(group)), group)
 
 
+@given(groups(), st.integers(0, 4))
+def test_a_group_is_cut_to_its_longest_rollout_and_comes_back_padded(
+    group: Group, num_unused: int
+) -> None:
+    length = group.tokens_ST.shape[1] + num_unused
+    arrays: dict[str, Any] = {}
+    for name in ("tokens_ST", "log_probs_ST", "probe_log_probs_STQ"):
+        array = getattr(group, name)
+        arrays[name] = np.zeros((len(array), length, *array.shape[2:]), array.dtype)
+        arrays[name][:, : length - num_unused] = array
+    padded = replace(group, **arrays)
+    data = wire.group_to_bytes(padded)
+    assert_same_group(wire.group_from_bytes(data), padded)
+    assert wire.group_to_bytes(wire.group_from_bytes(data)) == data
+    assert pb.Group.FromString(data).tokens.shape[1] <= length - num_unused
+
+
+def test_what_ends_early_takes_less_room_and_what_does_not_has_the_bytes_that_it_had() -> None:
+    whole = a_group()
+    assert pb.Group.FromString(wire.group_to_bytes(whole)).num_tokens == 0
+    # The first rollout ends after one token, the second after two; the probes say no more.
+    tokens_ST = np.array([[5, 0, 0, 0], [4, 5, 0, 0]], np.int32)
+    log_probs_ST = np.array([[-1, 0, 0, 0], [-1, -2, 0, 0]], np.float32)
+    short = replace(
+        whole,
+        tokens_ST=tokens_ST,
+        log_probs_ST=log_probs_ST,
+        probe_log_probs_STQ=np.zeros((2, 4, 0), np.float32),
+    )
+    message = pb.Group.FromString(wire.group_to_bytes(short))
+    assert (message.num_tokens, list(message.tokens.shape)) == (4, [2, 2])
+    # A drawn token of log-prob -0.0, were there one, is no padding.
+    short.log_probs_ST[0, 3] = -0.0
+    assert pb.Group.FromString(wire.group_to_bytes(short)).num_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "complaint"),
+    [(3, "num_tokens = 3 but holds 3 tokens"), (2**31, "at num_tokens = 2147483648, but a")],
+)
+def test_a_group_of_an_impossible_length_is_refused(num_tokens: int, complaint: str) -> None:
+    message = pb.Group.FromString(wire.group_to_bytes(a_group()))
+    message.num_tokens = num_tokens
+    with pytest.raises(ValueError, match=complaint):
+        wire.group_from_bytes(message.SerializeToString())
+
+
 @given(scores())
 def test_a_score_comes_back_as_it_went(score: Score) -> None:
     assert_same_score(wire.score_from_bytes(wire.score_to_bytes(score)), score)
