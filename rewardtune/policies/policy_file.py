@@ -109,7 +109,8 @@ def load_policy(path: Path) -> LoadedPolicy:
 
     Raises:
         PolicyFileError: there is no such file; it is truncated or damaged, in whatever byte; it is
-            no policy, or one of another version; a weight is not finite.
+            no policy, or one of another version, or of a class that is not here; a weight is not
+            finite.
     """
     path = find_file(path)
     _check_length(path)
@@ -122,7 +123,11 @@ def load_policy(path: Path) -> LoadedPolicy:
         raise PolicyFileError(f"policy {path} is damaged: {_line(error)}") from error
     _check_digest(path, metadata, tensors)
     try:
-        policy = policy_class(metadata.architecture).build(metadata.config)
+        kind = policy_class(metadata.architecture)
+    except ValueError as error:  # of a class from outside, which is not here
+        raise PolicyFileError(f"policy {path}: {error}") from error
+    try:
+        policy = kind.build(metadata.config)
     except ValidationError as error:
         raise PolicyFileError(f"policy {path} is damaged: config: {_first(error)}") from error
     _check_tensors(path, tensors, policy)

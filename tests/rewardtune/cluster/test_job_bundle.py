@@ -49,6 +49,19 @@ def test_the_modules_of_a_reward_travel_and_may_be_copied_again(
     assert found == {"my_reward/__init__.py", "my_reward/fixed.py", "my_numbers.py"}
 
 
+def test_a_policy_from_outside_travels_too(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "my_net.py").write_text("import my_numbers\n")
+    kind = {"kind": "my_net:Net"}
+    with_policy = tiny_tune(tmp_path / "d", tmp_path / "p", tmp_path / "r", policy=kind)
+    code = tmp_path / "code"
+    write_code(code, with_policy)
+    assert {path.name for path in code.rglob("*.py")} == {"my_net.py", "my_numbers.py"}
+    elsewhere = {"kind": "not_here:Net"}
+    lost = tiny_tune(tmp_path / "d", tmp_path / "p", tmp_path / "r", policy=elsewhere)
+    with pytest.raises(ConfigError, match="policy.kind = 'not_here:Net': there is no module"):
+        write_code(code, lost)
+
+
 def test_a_run_can_be_gone_on_with_from_its_own_copy(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

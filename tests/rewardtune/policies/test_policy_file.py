@@ -158,6 +158,7 @@ def rewrite(
     [
         (lambda m, t: m.update(format=2), "'encoder_decoder' in format 2, but this version"),
         (lambda m, t: m.update(architecture="rnn"), "is 'rnn' in format 1, but this version"),
+        (lambda m, t: m.update(architecture="gone:Net"), "there is no module gone here: put its"),
         (lambda m, t: m.pop("vocabulary"), "is damaged: metadata: vocabulary Field required"),
         (lambda m, t: m["config"].update(depth=3), "is damaged: config: depth Extra inputs"),
         (lambda m, t: m["config"].update(width=30), "is damaged: config: .*width 30 is no mult"),
