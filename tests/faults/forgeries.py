@@ -146,7 +146,8 @@ def _spoil(rng: random.Random, message: Message, field: Any) -> None:
         if rng.random() < 0.5:
             getattr(message, name).SetInParent()
     else:
-        setattr(message, name, rng.randrange(2**40))
+        is_short = field.cpp_type == FieldDescriptor.CPPTYPE_UINT32
+        setattr(message, name, rng.randrange(2**32 if is_short else 2**40))
 
 
 def _spoil_score(rng: random.Random, score: pb.Score, promise: ScorePromise) -> None:
