@@ -21,7 +21,7 @@ from tests.rewardtune.small_job import small_job
 from tests.rewardtune.transport.certificates import write_secret
 from tests.rewardtune.transport.redis_server import RedisServer, redis_binaries, running
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 PASSWORD, TOKEN = "CANARY-of-redis-0123456789", "CANARY-of-ray-0123456789abcdef0123456789"
 

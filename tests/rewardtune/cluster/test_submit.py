@@ -30,7 +30,7 @@ from tests.rewardtune.ray_head import free_port, ray_head
 from tests.rewardtune.small_job import small_job
 from tests.rewardtune.tiny_run import SILENT, tiny_config, write_tiny_digits
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 OWN_TASK = """
 from my_fee import FEE
