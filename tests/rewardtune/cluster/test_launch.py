@@ -126,25 +126,6 @@ def test_a_directory_that_cannot_be_gone_on_with_is_refused_before_anything_star
     assert sorted(directory.rglob("*")) == before
 
 
-def test_a_run_that_was_drained_goes_on_to_the_same_weights(
-    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
-) -> None:
-    def drain(driver: Driver, step: int) -> None:
-        if step == 3:
-            driver.drain()
-
-    short: dict[str, Any] = {"depth": 0, "learner": {"num_steps": 8}}
-    undisturbed = tune(config_of(data, pretrained, tmp_path / "local", **short), SILENT)
-    config = config_of(data, pretrained, tmp_path / "drained", **short)
-    first, second = DriverLog(drain), DriverLog()
-    assert not tune_on_ray(config, first, on_driver=first.take).is_finished
-    assert tune_on_ray(config, second, on_driver=second.take).is_finished
-    assert first.steps[-1] < second.steps[0] == first.steps[-1] + 1
-    assert weight_digest(tmp_path / "drained/policy.safetensors") == weight_digest(
-        undisturbed.directory / "policy.safetensors"
-    )
-
-
 def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
     data: Path,
     pretrained: Path,

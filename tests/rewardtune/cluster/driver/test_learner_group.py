@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -124,31 +125,68 @@ def test_any_rank_may_be_killed(
     assert len(pids) == 2 + 3 * 2, "a sampler, a reward worker, and three starts of two ranks"
 
 
-def test_a_group_that_was_drained_goes_on_to_the_same_weights(
-    data: Path, pretrained: Path, tmp_path: Path, ray_session: None, undisturbed: list[str]
-) -> None:
-    pids: set[int] = set()
-    kinds: list[str] = []
-    seconds: dict[str, float] = {}
+@dataclass(slots=True)
+class Start:
+    """What one of several starts of a run did."""
 
-    def drain(driver: Driver, step: int) -> None:
+    is_finished: bool
+    log: DriverLog
+    kinds: list[str] = field(default_factory=list)
+    pids: set[int] = field(default_factory=set)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def starts(
+    data: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
+) -> tuple[Path, list[Start]]:
+    """One rank is drained, two that go on are drained, two finish; and the run's directory."""
+    directory, made = tmp_path_factory.mktemp("drained") / "run", []
+    for learners, drained_at in ((1, 3), (2, 5), (2, None)):
+        made.append(started(data, pretrained, directory, learners=learners, drained_at=drained_at))
+        wait_until_gone(made[-1].pids)
+    return directory, made
+
+
+def started(
+    data: Path, pretrained: Path, directory: Path, *, learners: int, drained_at: int | None
+) -> Start:
+    def look(driver: Driver, step: int) -> None:
         found = services(driver).values()
-        pids.update(service["pid"] for service in found)
-        kinds[:] = [service["kind"] for service in found]
-        seconds.update(driver.status()["phases"])
-        if step == 3:
+        start.pids.update(service["pid"] for service in found)
+        start.kinds[:] = [service["kind"] for service in found]
+        start.seconds.update(driver.status()["phases"])
+        if step == drained_at:
             driver.drain()
 
-    config = group_config(data, pretrained, tmp_path / "run", depth=0)
-    first, second = DriverLog(drain), DriverLog()
-    assert not tune_on_ray(config, first, on_driver=first.take).is_finished
-    wait_until_gone(pids)
-    assert tune_on_ray(config, second, on_driver=second.take).is_finished
-    assert first.steps[-1] < second.steps[0] == first.steps[-1] + 1
-    assert kinds == ["learner", "learner_rank", "sampler", "reward_worker"]
-    assert seconds["exchange"] > 0.0
-    assert not any("started again" in message for message in first.messages + second.messages)
-    assert weight_digest(tmp_path / "run" / POLICY) == undisturbed[0]
+    start = Start(is_finished=False, log=DriverLog(look))
+    config = group_config(data, pretrained, directory, depth=0, learners=learners)
+    start.is_finished = tune_on_ray(config, start.log, on_driver=start.log.take).is_finished
+    return start
+
+
+def test_a_run_that_was_drained_goes_on_to_the_same_weights(
+    starts: tuple[Path, list[Start]], undisturbed: list[str]
+) -> None:
+    directory, (first, second, third) = starts
+    assert not first.is_finished
+    assert third.is_finished
+    assert first.log.steps[-1] < second.log.steps[0] == first.log.steps[-1] + 1
+    assert weight_digest(directory / POLICY) == undisturbed[0]
+
+
+def test_a_group_that_was_drained_goes_on_to_the_same_weights(
+    starts: tuple[Path, list[Start]], undisturbed: list[str]
+) -> None:
+    directory, (_, second, third) = starts
+    assert not second.is_finished
+    assert third.is_finished
+    assert second.log.steps[-1] < third.log.steps[0] == second.log.steps[-1] + 1
+    assert second.kinds == third.kinds == ["learner", "learner_rank", "sampler", "reward_worker"]
+    assert second.seconds["exchange"] > 0.0
+    messages = [message for start in starts[1] for message in start.log.messages]
+    assert not any("started again" in message for message in messages)
+    assert weight_digest(directory / POLICY) == undisturbed[0]
 
 
 def test_a_step_that_leaves_the_numbers_ends_the_run_for_all_ranks(
