@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import torch
 from learner.checkpoint import CheckpointError
 from learner.ledger import Ledger
 from learner.source import QueueSource
+from reward_workers.scoring.reward import RewardFailed
 from reward_workers.scoring.score import score_group
 from rewardtune.cluster.driver.driver import Driver
 from rewardtune.cluster.launch import tune_on_ray
@@ -40,10 +44,12 @@ pytestmark = pytest.mark.alone
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(autouse=True)
-def _actors_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _actors_find_the_tests() -> Iterator[None]:
     """Tasks of the tests are imported by reward workers too."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
 
 
 def test_a_sampler_a_reward_worker_and_the_learner_are_killed_and_nothing_shows(
@@ -126,87 +132,106 @@ def test_a_directory_that_cannot_be_gone_on_with_is_refused_before_anything_star
     assert sorted(directory.rglob("*")) == before
 
 
-def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
-    data: Path,
-    pretrained: Path,
-    tmp_path: Path,
-    ray_session: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class HalfScored:
+    """A run whose task fails on image 7 and whose custom reward on image 8, on Ray and here."""
+
+    config: RunConfig
+    is_finished: bool
+    letters: dict[int, list[DeadLetter]]
+    """Of each image, by its id."""
+    here: Path
+    """Directory of the same run in one process."""
+
+    @property
+    def directory(self) -> Path:
+        return self.config.operations.directory
+
+
+CUSTOM = "tests.rewardtune.fails_on_eight:few_boxes"
+
+
+@pytest.fixture(scope="module")
+def half_scored(
+    data: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
+) -> HalfScored:
     config = config_of(
         data,
         pretrained,
-        tmp_path / "run",
+        tmp_path_factory.mktemp("half") / "run",
         task="tests.rewardtune.refuses_one",
+        reward={"sum": {"task": 1.0, "few": 0.1}, "parts": {"few": {"use": CUSTOM}}},
         learner={"num_steps": 4},
     )
-    letters: list[DeadLetter] = []
+    letters: dict[int, list[DeadLetter]] = defaultdict(list)
+    parts = assemble(config)
 
     def look(driver: Driver, step: int) -> None:
-        if step == 4:
-            letters.extend(driver.dead_letters())
+        for letter in driver.dead_letters() if step == 4 else ():
+            example = parts.train.example(group_from_bytes(letter.body).example)
+            letters[example.image_id].append(letter)
 
     log = DriverLog(look)
-    assert tune_on_ray(config, log, on_driver=log.take).is_finished
-    ledger = Ledger.from_state(final_state(tmp_path / "run")["ledger"])
-    order = data_order(assemble(config))
+    is_finished = tune_on_ray(config, log, on_driver=log.take).is_finished
+    with pytest.MonkeyPatch.context() as patch:
+        # In one process somebody else says that groups on which the task fails are not valid.
+        patch.setattr(local, "score_group", _score_or_invalid)
+        elsewhere = config.model_copy(update={"operations": _elsewhere(config)})
+        here = tune(elsewhere, SILENT).directory
+    return HalfScored(config, is_finished, letters, here)
+
+
+def test_what_nobody_can_score_is_invalid_and_not_a_reward_of_nothing(
+    half_scored: HalfScored,
+) -> None:
+    assert half_scored.is_finished
+    letters = half_scored.letters
+    ledger = Ledger.from_state(final_state(half_scored.directory)["ledger"])
+    order = data_order(assemble(half_scored.config))
     is_seven = [
         group_from_bytes(letter.body).example == order.entry(letter.ordinal).example
-        for letter in letters
+        for letter in letters[7]
     ]
-    assert ledger.invalid == [letter.ordinal for letter in letters] != []
+    every = sorted(letter.ordinal for each in letters.values() for letter in each)
+    assert ledger.invalid == every and letters[7] != []
     assert all(is_seven)
-    assert len({order.entry(letter.ordinal).example for letter in letters}) == 1
-    assert {failure.message for letter in letters for failure in letter.failures} == {
+    assert len({order.entry(letter.ordinal).example for letter in letters[7]}) == 1
+    assert {failure.message for letter in letters[7] for failure in letter.failures} == {
         "RuntimeError: image 7 is beyond me"
     }
     num_lost = len(ledger.invalid) + len(ledger.skipped)
-    assert ledger.num_admitted == 4 * config.learner.batch_size == ledger.num_trained + num_lost
-    # In one process, where somebody else says that these groups are not valid.
-    monkeypatch.setattr(local, "score_group", _score_or_invalid)
-    directory = tune(config.model_copy(update={"operations": _elsewhere(config)}), SILENT).directory
-    assert final_state(directory)["ledger"] == ledger.to_state()
-    assert weight_digest(tmp_path / "run/policy.safetensors") == weight_digest(
-        directory / "policy.safetensors"
+    num_admitted = 4 * half_scored.config.learner.batch_size
+    assert ledger.num_admitted == num_admitted == ledger.num_trained + num_lost
+    assert final_state(half_scored.here)["ledger"] == ledger.to_state()
+    assert weight_digest(half_scored.directory / "policy.safetensors") == weight_digest(
+        half_scored.here / "policy.safetensors"
     )
 
 
 def test_a_custom_reward_that_fails_on_one_image_gives_the_weights_of_a_run_in_one_process(
-    data: Path, pretrained: Path, tmp_path: Path, ray_session: None
+    half_scored: HalfScored,
 ) -> None:
-    use = "tests.rewardtune.fails_on_seven:few_boxes"
-    config = config_of(
-        data,
-        pretrained,
-        tmp_path / "run",
-        reward={"sum": {"task": 1.0, "few": 0.1}, "parts": {"few": {"use": use}}},
-        learner={"num_steps": 4},
-    )
-    letters: list[DeadLetter] = []
-
-    def look(driver: Driver, step: int) -> None:
-        if step == 4:
-            letters.extend(driver.dead_letters())
-
-    log = DriverLog(look)
-    assert tune_on_ray(config, log, on_driver=log.take).is_finished
-    ledger = final_state(tmp_path / "run")["ledger"]
-    assert ledger["invalid"] == [letter.ordinal for letter in letters] != []
-    for letter in letters:
+    assert half_scored.is_finished
+    letters = half_scored.letters
+    assert letters.keys() == {7, 8} and letters[8] != []
+    for letter in letters[8]:
         for failure in letter.failures:
-            assert failure.message.startswith(f"reward 'few' ({use}), image ")
-            assert failure.message.endswith("(id 7): LookupError: image 7 is beyond me")
-    assert (tmp_path / "run/code/tests/rewardtune/fails_on_seven.py").is_file()
-    directory = tune(config.model_copy(update={"operations": _elsewhere(config)}), SILENT).directory
-    assert final_state(directory)["ledger"] == ledger
-    assert weight_digest(tmp_path / "run/policy.safetensors") == weight_digest(
-        directory / "policy.safetensors"
+            assert failure.message.startswith(f"reward 'few' ({CUSTOM}), image ")
+            assert failure.message.endswith("(id 8): LookupError: image 8 is beyond me")
+    assert (half_scored.directory / "code/tests/rewardtune/fails_on_eight.py").is_file()
+    ledger = final_state(half_scored.directory)["ledger"]
+    assert set(ledger["invalid"]) >= {letter.ordinal for letter in letters[8]}
+    assert final_state(half_scored.here)["ledger"] == ledger
+    assert weight_digest(half_scored.directory / "policy.safetensors") == weight_digest(
+        half_scored.here / "policy.safetensors"
     )
 
 
 def _score_or_invalid(group: Group, **told: Any) -> ScoredGroup:
     try:
         return score_group(group, **told)
+    except RewardFailed:
+        raise  # which it knows itself
     except RuntimeError:
         nothing_S = np.full(len(group.tokens_ST), np.nan)
         return ScoredGroup(group=group, score=Score(reward_S=nothing_S, is_valid=False))
