@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import reward_workers.child
 from reward_workers.child import ChildDied, ChildState, ScorerChild
 from reward_workers.scorer_wire import Reply, Scored, Start, Started
 from tests.reward_workers.scoring_run import by_token_spec, group_of
@@ -85,8 +86,13 @@ def test_a_child_that_reads_nothing_does_not_block_its_worker(child: ScorerChild
     ],
 )
 def test_the_end_of_a_child_says_how_it_came(
-    child: ScorerChild, end: Callable[[ScorerChild], None], how: str
+    child: ScorerChild,
+    end: Callable[[ScorerChild], None],
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A worker has no time to wait for one that is slow to end; on a busy machine Python may be.
+    monkeypatch.setattr(reward_workers.child, "_EXIT_SECONDS", 60.0)
     answer(child)
     end(child)
     with pytest.raises(ChildDied, match=how):
