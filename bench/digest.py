@@ -9,13 +9,8 @@ is committed can stand for another. Ends with exit code 1 if any digest differs.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +18,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = Path(__file__).with_name("digest_run.py")
+from bench.commit import ROOT, CommitError, checked_out, run_with
+
 NUM_STEPS = {"demo": 20, "detection": 30, "captioning": 20, "panoptic": 20, "hugging_face": 20}
 """By run. Those of crash equivalence are as long as there."""
 _NUM_SHOWN = 12
-
-
-class DigestError(RuntimeError):
-    """A run could not be made: nothing is known about its digests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with console.status(f"running {name} on both sides"):
                     rows += both(name, this=ROOT, that=that)
                 console.print(f"{name}: done", highlight=False)
-    except DigestError as error:
+    except CommitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     console.print(table(rows, against=told.against))
     return 0 if all(row.is_equal for row in rows) else 1
 
 
-@contextlib.contextmanager
-def checked_out(commit: str) -> Iterator[Path]:
-    """A folder with the files of a commit, for as long as it is needed.
-
-    Raises:
-        DigestError: there is no such commit.
-    """
-    with tempfile.TemporaryDirectory(prefix="rt-digest-") as folder:
-        that = Path(folder) / "that"
-        try:
-            _git("worktree", "add", "--quiet", "--detach", str(that), f"{commit}^{{commit}}")
-        except subprocess.CalledProcessError as error:
-            raise DigestError(f"--against {commit}: {error.stderr.strip()}") from error
-        try:
-            yield that
-        finally:
-            _git("worktree", "remove", "--force", str(that))
-
-
 def both(name: str, *, this: Path, that: Path) -> list[Row]:
     """One kind of run with the code of two folders, at the same time.
 
     Raises:
-        DigestError: it fails on one side.
+        CommitError: it fails on one side.
     """
     with ThreadPoolExecutor(2) as pool:
         ours, theirs = pool.map(lambda root: digests(name, root), (this, that))
@@ -100,26 +72,9 @@ def digests(name: str, root: Path, *, num_steps: int | None = None) -> Mapping[s
     """Digests of the final weights by run, with the code of a folder and of no other.
 
     Raises:
-        DigestError: it fails there.
+        CommitError: it fails there.
     """
-    command = [sys.executable, "-P", str(PROGRAM), str(root), name]
-    done = subprocess.run(
-        [*command, str(NUM_STEPS[name] if num_steps is None else num_steps)],
-        cwd=root,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(root),
-            "OMP_WAIT_POLICY": "passive",
-            "HF_HUB_OFFLINE": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise DigestError(f"{name} fails in {root}: {_last_lines(done.stderr)}")
-    found: Mapping[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return run_with(root, name, NUM_STEPS[name] if num_steps is None else num_steps)
 
 
 def compared(this: Mapping[str, str], that: Mapping[str, str]) -> list[Row]:
@@ -135,15 +90,6 @@ def table(rows: Sequence[Row], *, against: str) -> Table:
         shown = [digest[:_NUM_SHOWN] or "none" for digest in (row.this, row.that)]
         result.add_row(row.run, *shown, "yes" if row.is_equal else "NO")
     return result
-
-
-def _git(*arguments: str) -> None:
-    command = ["git", "-C", str(ROOT), *arguments]
-    subprocess.run(command, capture_output=True, text=True, check=True)
-
-
-def _last_lines(text: str, *, num: int = 5) -> str:
-    return "\n".join(text.strip().splitlines()[-num:])
 
 
 if __name__ == "__main__":

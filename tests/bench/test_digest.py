@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import digest
-from bench.digest import ROOT, DigestError, Row, checked_out, compared, digests, table
+from bench import commit, digest
+from bench.commit import ROOT, CommitError, checked_out
+from bench.digest import Row, compared, digests, table
 from tests.faults.crash_runs import KINDS
 
 ONE, OTHER = "ab" * 32, "ab" * 31 + "ac"
@@ -40,7 +41,7 @@ def test_the_exit_code_says_whether_all_is_equal(
 ) -> None:
     sides = {ROOT: ONE}
     monkeypatch.setattr(digest, "digests", lambda name, root: {name: sides.get(root, theirs)})
-    monkeypatch.setattr(digest, "_git", lambda *arguments: None)
+    monkeypatch.setattr(commit, "_git", lambda *arguments: "")
     assert digest.main(["--against", "HEAD", "--runs", "demo", "detection"]) == code
 
 
@@ -60,7 +61,7 @@ def test_a_run_has_a_digest_at_each_depth() -> None:
 def test_code_from_elsewhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rewardtune").symlink_to(ROOT / "rewardtune")
     (tmp_path / "learner").symlink_to(ROOT / "learner")
-    with pytest.raises(DigestError, match=r"'rewardtune\S*' comes from .*, not from"):
+    with pytest.raises(CommitError, match=r"'rewardtune\S*' comes from .*, not from"):
         digests("detection", tmp_path)
 
 
