@@ -27,6 +27,19 @@ def lecun_normal_(kernel: Tensor, *, fan_in: int) -> Tensor:
     return torch.nn.init.trunc_normal_(kernel, std=std, a=-2 * std, b=2 * std)
 
 
+def level_sinusoids(num_levels: int, width: int) -> Tensor:
+    """Smooth rows [num_levels, width] for evenly spaced values: sines, then cosines.
+
+    From half a cycle over the whole range to 24, in even ratios: two levels are the more alike the
+    nearer they are, and a shift is the same rotation wherever it starts. Of an odd width the last
+    cosine is cut.
+    """
+    at_L = torch.linspace(0.0, 1.0, num_levels)
+    cycles_C = torch.logspace(math.log10(0.5), math.log10(24.0), (width + 1) // 2)
+    angle_LC = 2 * math.pi * at_L[:, None] * cycles_C
+    return torch.cat([angle_LC.sin(), angle_LC.cos()], dim=1)[:, :width]
+
+
 @contextlib.contextmanager
 def sizes_only() -> Iterator[None]:
     """Networks built here have shapes and no values, for somebody who has values for them.

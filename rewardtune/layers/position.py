@@ -27,6 +27,30 @@ def sincos2d(rows: int, columns: int, width: int, *, temperature: float = 10_000
     return torch.cat([x_angle.sin(), x_angle.cos(), y_angle.sin(), y_angle.cos()], dim=1)[None]
 
 
+def patches_alike(side: int, width: int) -> Tensor:
+    """What learned positions of a grid [1, side*side, width] begin with: near patches are alike.
+
+    ``sincos2d`` whose slowest wave fits the grid. At the published temperature nearly all waves
+    stand still on a grid of some patches, and positions that begin as noise have to find out which
+    patches are neighbours (docs/detection_digits.md).
+    """
+    return _sincos2d_cut(side, side, width, temperature=3.0 * side)
+
+
+def tokens_alike(length: int, width: int) -> Tensor:
+    """What learned positions of a sequence [1, length, width] begin with, near ones alike.
+
+    The same for a position whatever the length, so that a longer sequence goes on from a shorter.
+    """
+    return _sincos2d_cut(1, length, width, temperature=10_000.0)
+
+
+def _sincos2d_cut(rows: int, columns: int, width: int, *, temperature: float) -> Tensor:
+    """``sincos2d`` of any width: of one that its waves do not fill, the last are cut."""
+    whole = max(8, -(-width // 4) * 4)
+    return sincos2d(rows, columns, whole, temperature=temperature)[..., :width]
+
+
 def resample_position_embedding(
     embedding_1ND: Tensor, *, old_grid: tuple[int, int], new_grid: tuple[int, int]
 ) -> Tensor:

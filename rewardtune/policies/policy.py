@@ -6,7 +6,7 @@ Axes: G groups (images), S rollouts of a group, T tokens, Q probed tokens, P pos
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -132,6 +132,13 @@ class Policy(nn.Module, ABC):
 
         Raises:
             ValueError: the sizes are not those of such a network.
+        """
+
+    def start_levels(self, levels: Sequence[range]) -> None:
+        """Initial values in which neighbouring levels are alike; a kind may keep its own.
+
+        Args:
+            levels: runs of tokens that stand for evenly spaced values (``Vocabulary.levels``).
         """
 
     @classmethod

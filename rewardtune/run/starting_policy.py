@@ -50,6 +50,7 @@ def _fresh(config: RunConfig, task: Task) -> Policy:
             **config.policy.options,
         }
     )
+    policy.start_levels(task.vocabulary.levels)
     if config.policy.encoder is not None:
         _take_encoder(policy, config.policy.encoder)
     return policy

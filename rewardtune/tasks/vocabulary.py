@@ -13,8 +13,8 @@ class Vocabulary:
     """The sequences that a task's policy draws: which tokens there are, and where they end.
 
     Raises:
-        ValueError: a token that is none, steps that do not fill a sequence, or a readout of steps
-            of one token.
+        ValueError: a token that is none, a run of fewer than two levels, steps that do not fill a
+            sequence, or a readout of steps of one token.
     """
 
     task: str
@@ -31,6 +31,10 @@ class Vocabulary:
 
     probe_tokens: tuple[int, ...] = ()
     """Tokens whose log-probs the sampler returns at every position."""
+
+    levels: tuple[range, ...] = ()
+    """Runs of tokens that stand for evenly spaced values, such as those of a coordinate: to a fresh
+    policy neighbours in them are alike."""
 
     step_length: int = 1
     """Tokens of one step, such as a box: a sequence is whole steps."""
@@ -51,12 +55,18 @@ class Vocabulary:
             ("stop_tokens", self.stop_tokens),
             ("probe_tokens", self.probe_tokens),
             ("readout_seen_as", seen_as),
+            ("levels", tuple(end for run in self.levels for end in (run.start, run.stop - 1))),
         ):
             if odd := [token for token in tokens if not 0 <= token < self.size]:
                 raise ValueError(
                     f"{name} of task '{self.task}' has {odd[0]}, which is no token: name tokens "
                     f"from 0 to {self.size - 1}"
                 )
+        if any(run.step != 1 or len(run) < 2 for run in self.levels):
+            raise ValueError(
+                f"levels of task '{self.task}' are {list(self.levels)}: name runs of two tokens or "
+                "more, each the one before plus 1"
+            )
         if self.step_length < 1 or self.max_tokens % self.step_length:
             raise ValueError(
                 f"sequences of task '{self.task}' have {self.max_tokens} tokens, which are no "

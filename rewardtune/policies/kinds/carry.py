@@ -1,4 +1,4 @@
-"""A policy carried to other classes, another input size, shorter sequences, or a readout."""
+"""A policy carried to other classes, another input size, another length, or a readout."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rewardtune.layers import resample_position_embedding
 from rewardtune.layers.initialize import sizes_only
+from rewardtune.layers.position import tokens_alike
 from rewardtune.policies.networks.vit import EncoderDecoderConfig, VitPolicy
 from rewardtune.policies.policy_file import differences
 
@@ -30,8 +31,8 @@ def carry(
 
     All tokens before the classes keep their rows in the token embedding and in the head. Those
     of the classes start afresh, N(0, 1) and 0, unless both lists name the same classes in the
-    same order. A learned position embedding is resampled to the new grid in the encoder, and
-    cut to the new length in the decoder. All else is copied.
+    same order. A learned position embedding is resampled to the new grid in the encoder, and in
+    the decoder cut to the new length, or continued as a fresh one begins. All else is copied.
 
     Draws from torch's random numbers only where class rows start afresh.
 
@@ -41,8 +42,7 @@ def carry(
         input_size: side of the new input in pixels; None keeps the old.
 
     Raises:
-        ValueError: the vocabularies differ in more than classes and length, or the sequences
-            would be longer than those whose positions were learned.
+        ValueError: the vocabularies differ in more than classes and length.
 
     Source: Pinto et al. 2023, arXiv:2302.08242, table 6; algorithm spec 6.2 and 12.4.
     """
@@ -70,7 +70,7 @@ def carry(
             old_grid=(policy.config.grid_size, policy.config.grid_size),
             new_grid=(config.grid_size, config.grid_size),
         )
-        state["decoder.position_embedding"] = _shortened(
+        state["decoder.position_embedding"] = _of_length(
             state["decoder.position_embedding"], config.sequence_length
         )
     with sizes_only():
@@ -105,14 +105,11 @@ def _num_kept(policy: VitPolicy, found: Mapping[str, Any], needed: Mapping[str, 
     return int(before[0])
 
 
-def _shortened(embedding_1TD: Tensor, length: int) -> Tensor:
-    if length > embedding_1TD.shape[1]:
-        raise ValueError(
-            f"cannot carry the policy to sequences of {length} tokens: it has learned positions "
-            f"up to {embedding_1TD.shape[1]}. Shorten the task's sequences (detection: lower "
-            f"max_boxes), or start without checkpoint"
-        )
-    return embedding_1TD[:, :length].clone()
+def _of_length(embedding_1TD: Tensor, length: int) -> Tensor:
+    """The first positions of an embedding; where it has fewer, the rest as a fresh one's begin."""
+    learned = embedding_1TD[:, :length]
+    fresh = tokens_alike(length, embedding_1TD.shape[2])[:, learned.shape[1] :]
+    return torch.cat([learned, fresh.to(learned)], dim=1)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rewardtune.datasets.frame import Framing
+from rewardtune.layers.position import tokens_alike
 from rewardtune.policies.decoding.cached import decode
 from rewardtune.policies.draw import Decoding
 from rewardtune.policies.encoding import encode_timed
@@ -36,6 +37,17 @@ class EncoderDecoder(VitPolicy):
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__(config)
         self.decoder = TokenDecoder(config)
+
+    @torch.no_grad()
+    def start_positions(self) -> None:
+        super().start_positions()
+        if self.config.position_embedding == "learned":
+            begun = tokens_alike(self.config.sequence_length, self.config.width)
+            self.decoder.position_embedding.copy_(begun)
+
+    def start_levels(self, levels: Sequence[range]) -> None:
+        """See ``Policy.start_levels``."""
+        self.decoder.start_levels(levels)
 
     def logits(self, context_GPD: Tensor, tokens_NT: Tensor, *, recompute: bool = False) -> Tensor:
         """Teacher-forced logits [N, T, V] of sequences whose groups stand next to each other."""

@@ -10,6 +10,7 @@ K queried token ids.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -61,6 +62,10 @@ class ParallelPolicy(VitPolicy):
                 "token, which a policy of kind 'parallel' does not: leave it out"
             )
         self.decoder = QueryDecoder(config)
+
+    def start_levels(self, levels: Sequence[range]) -> None:
+        """See ``Policy.start_levels``."""
+        self.decoder.head.start_levels(levels)
 
     def logits(self, context_GPD: Tensor, *, recompute: bool = False) -> Tensor:
         """Float32 [G, T, V], whatever the tokens."""

@@ -6,11 +6,14 @@ tokens where there is a readout.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewardtune.layers import DecoderBlock, LayerNorm
+from rewardtune.layers.initialize import level_sinusoids
 from rewardtune.layers.transformer import run_block
 from rewardtune.policies.networks.readout import Readout
 from rewardtune.policies.networks.token_head import TokenHead
@@ -31,6 +34,14 @@ class TokenDecoder(nn.Module):
         self.norm = LayerNorm(config.width)
         self.head = TokenHead(config.width, config.vocab_size)
         self.readout = None if config.readout_every is None else Readout(config)
+
+    @torch.no_grad()
+    def start_levels(self, levels: Sequence[range]) -> None:
+        """Initial values for runs of tokens that stand for evenly spaced values."""
+        for run in levels:
+            rows_LD = level_sinusoids(len(run), self.token_embedding.shape[1])
+            self.token_embedding[run.start : run.stop] = rows_LD
+        self.head.start_levels(levels)
 
     def forward(self, tokens_NT: Tensor, context_GPD: Tensor, *, recompute: bool) -> Tensor:
         """Teacher forcing: logits[t] [N, T, V] have seen tokens before t and predict tokens[t]."""

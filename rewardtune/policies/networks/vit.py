@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rewardtune.datasets.frame import Framing, Square
 from rewardtune.layers import Encoder, PatchEmbedding, sincos2d
 from rewardtune.layers.initialize import sizes_only
+from rewardtune.layers.position import patches_alike
 from rewardtune.policies.policy import Policy
 
 
@@ -91,13 +92,23 @@ class VitPolicy(Policy):
 
     @classmethod
     def fresh(cls, sizes: Mapping[str, Any]) -> Self:
-        return cls(EncoderDecoderConfig.model_validate(sizes))
+        """Values as published, but for learned positions: they begin with near places alike."""
+        policy = cls(EncoderDecoderConfig.model_validate(sizes))
+        policy.start_positions()
+        return policy
 
     @classmethod
     def build(cls, config: Mapping[str, Any]) -> Self:
         sizes = EncoderDecoderConfig.model_validate(config)
         with sizes_only():
             return cls(sizes)
+
+    @torch.no_grad()
+    def start_positions(self) -> None:
+        """Learned ones begin with near ones alike; fixed ones stay."""
+        if self.config.position_embedding == "learned":
+            begun = patches_alike(self.config.grid_size, self.config.width)
+            self.position_embedding.copy_(begun)
 
     @property
     def vocab_size(self) -> int:

@@ -91,6 +91,7 @@ class DetectionTask(TokenTask):
                 max_tokens=self._codec.sequence_length,
                 # No stop token: a 0 hides one box, and later slots still count.
                 probe_tokens=(WRONG, RIGHT),
+                levels=(range(self._codec.first_level, self._codec.first_class),),
                 # A box ends with its confidence. Later boxes see "right" whichever was drawn, as
                 # they do in pretraining: what it is then changes no other box.
                 step_length=TOKENS_PER_BOX,
@@ -159,7 +160,7 @@ class DetectionTask(TokenTask):
         }
 
     def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
-        """The boxes seen in the view as tokens [T], in an order drawn from ``rng``."""
+        """The boxes that are seen as tokens [T], in an order drawn from ``rng``."""
         boxes = target_boxes(framed, codec=self._codec)
         if self._config.wrong_box_ratio > 0:
             boxes = with_wrong_boxes(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from rewardtune.layers import resample_position_embedding, sincos2d
+from rewardtune.layers.position import patches_alike, tokens_alike
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "resize.npz"
 
@@ -65,3 +66,31 @@ def test_the_fixed_embedding_is_real_within_a_network_on_the_meta_device() -> No
 def test_a_width_without_two_frequencies_is_refused(width: int) -> None:
     with pytest.raises(ValueError, match=f"needs a width of 8, 12, 16, ..., got {width}"):
         sincos2d(2, 2, width)
+
+
+@pytest.mark.parametrize("side", [6, 14, 40])
+def test_patches_begin_with_near_ones_alike(side: int) -> None:
+    grid = patches_alike(side, 96)[0]
+    likeness = (grid @ grid.t()).numpy()
+    # Further along a row, or down a column, is less alike.
+    for along in (likeness[0, :4], likeness[0, ::side][:4]):
+        assert (np.diff(along) < 0).all()
+    # How alike two patches are is a matter of how far apart they lie, and not where.
+    place = torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
+    apart = (place[:, None] - place[None]).abs()
+    same = likeness[(apart == torch.tensor([1.0, 2.0])).all(dim=-1).numpy()]
+    assert np.ptp(same) < 1e-3
+    # The slowest wave, too, tells the two ends of a row apart.
+    assert (grid[0, 23] - grid[side - 1, 23]).abs() > 0.2
+
+
+def test_tokens_begin_alike_and_the_same_in_a_longer_sequence() -> None:
+    tokens = tokens_alike(60, 96)[0]
+    likeness = (tokens @ tokens.t()).numpy()
+    assert (np.diff(likeness[0, :4]) < 0).all()
+    assert torch.equal(tokens_alike(12, 96)[0], tokens[:12])
+
+
+def test_a_width_that_no_waves_fill_is_cut() -> None:
+    assert patches_alike(2, 6).shape == (1, 4, 6)
+    assert torch.equal(tokens_alike(3, 10), tokens_alike(3, 12)[..., :10])

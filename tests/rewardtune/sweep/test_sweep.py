@@ -56,7 +56,8 @@ all = ["learner.estimator=leave_one_out"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_tiny_digits(tmp_path_factory.mktemp("digits"))
-    pretrain(tiny_config(folder, folder / "mle", compute={"threads": 1}), SILENT)
+    changes = {"compute": {"threads": 1}, "learner": {"num_steps": 60}}
+    pretrain(tiny_config(folder, folder / "mle", **changes), SILENT)
     return folder
 
 

@@ -36,6 +36,9 @@ def test_what_a_policy_file_keeps_is_what_tells_tokens_apart() -> None:
     [
         ({"stop_tokens": (2, 7)}, "stop_tokens of task 'words' has 7, which is no token"),
         ({"probe_tokens": (-1,)}, "probe_tokens of task 'words' has -1, which is no token"),
+        ({"levels": (range(2, 9),)}, "levels of task 'words' has 8, which is no token"),
+        ({"levels": (range(2, 3),)}, "name runs of two tokens or more"),
+        ({"levels": (range(0, 6, 2),)}, "each the one before plus 1"),
         ({"step_length": 4}, "have 6 tokens, which are no whole steps of 4"),
         ({"step_length": 0}, "no whole steps of 0"),
         ({"has_readout": True}, "reads out the last token of steps of 1: set step_length"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from rewardtune.layers.position import tokens_alike
 from rewardtune.policies.draw import GREEDY
 from rewardtune.policies.kinds.carry import carry
 from rewardtune.policies.kinds.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -146,10 +147,19 @@ def test_shorter_sequences_keep_the_first_positions(objects365: EncoderDecoder) 
     assert found.untyped_storage().nbytes() == found.nbytes
 
 
-def test_longer_sequences_are_refused(objects365: EncoderDecoder) -> None:
+def test_longer_sequences_keep_what_was_learned_and_go_on_as_a_fresh_policy_does() -> None:
+    begun = EncoderDecoder.fresh(
+        {"input_size": 32, "patch_size": 16, "width": 8, "num_heads": 2, "mlp_width": 16}
+        | {"encoder_depth": 1, "decoder_depth": 1, "vocab_size": 1369, "sequence_length": 12}
+    )
+    with torch.no_grad():
+        begun.decoder.position_embedding[:, 3] = 7.0  # what training has made of one
     longer = OBJECTS365 | {"sequence_length": 18}
-    with pytest.raises(ValueError, match="to sequences of 18 tokens: .* up to 12. Shorten"):
-        carry(objects365, vocabulary_from=OBJECTS365, vocabulary_to=longer)
+    carried = carry(begun, vocabulary_from=OBJECTS365, vocabulary_to=longer)
+    found = carried.decoder.position_embedding[0]
+    assert (found[3] == 7.0).all()
+    others = torch.arange(18) != 3
+    assert torch.equal(found[others], tokens_alike(18, 8)[0, others])
 
 
 def test_fixed_position_embeddings_take_any_length_and_grid(objects365: EncoderDecoder) -> None:
