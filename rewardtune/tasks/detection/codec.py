@@ -13,9 +13,12 @@ Axes: N boxes, T tokens, P box slots of a sequence, ... any leading axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+BoxOrder: TypeAlias = Literal["random", "left_to_right"]
 
 TOKENS_PER_BOX = 6
 CLASS_SLOT = 4
@@ -101,8 +104,10 @@ class DetectionCodec:
             )
         return np.rint(value * self.max_level).astype(np.int64)
 
-    def encode(self, boxes: Boxes, *, rng: np.random.Generator) -> NDArray[np.int32]:
-        """The boxes in random order as tokens [T], padded with zeros.
+    def encode(
+        self, boxes: Boxes, *, order: BoxOrder = "random", rng: np.random.Generator
+    ) -> NDArray[np.int32]:
+        """The boxes as tokens [T], padded with zeros.
 
         Of more than ``max_boxes`` a random subset is kept. The confidence token is the box's own
         confidence: ``max_confidence`` for annotations, the soft target of a box found exactly.
@@ -110,7 +115,8 @@ class DetectionCodec:
         Args:
             boxes: [N, 4] coordinates; every box present. Crowd regions are for the caller to
                 leave out: the reward knows no crowds.
-            rng: draws the order; the only randomness.
+            order: "left_to_right": by the left edge, and where that is the same by the upper one.
+            rng: draws the random order, and of too many boxes those that are kept.
 
         Raises:
             ValueError: a coordinate, class or confidence outside its range.
@@ -124,8 +130,10 @@ class DetectionCodec:
                 f"confidences must be in 1..{self.max_confidence}, got "
                 f"{boxes.confidence_N.tolist()}"
             )
-        order = rng.permutation(len(boxes))[: self.max_boxes]
-        kept = boxes[order]
+        kept = boxes[rng.permutation(len(boxes))[: self.max_boxes]]
+        if order == "left_to_right":
+            y0_N, x0_N = self.levels(kept.yxyx_N4)[:, :2].T
+            kept = kept[np.lexsort((y0_N, x0_N))]
         token_P6 = np.full((self.max_boxes, TOKENS_PER_BOX), PADDING, dtype=np.int32)
         token_P6[: len(kept), :CLASS_SLOT] = self.levels(kept.yxyx_N4) + self.first_level
         token_P6[: len(kept), CLASS_SLOT] = kept.label_N + self.first_class

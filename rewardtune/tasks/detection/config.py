@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rewardtune.tasks.detection.codec import BoxOrder
 from rewardtune.tasks.detection.definition import (
     MAP_THRESHOLDS,
     RECALL_THRESHOLDS,
@@ -44,6 +45,11 @@ class DetectionConfig(BaseModel):
 
     duplicate_penalty: float = Field(default=0.3, ge=0)
     """Objects lost per box that finds an object again."""
+
+    box_order: BoxOrder = "random"
+    """In which maximum likelihood is taught the boxes of an image: in another order for each
+    example, as published, or by their left edge. In a given order each next box is less of a
+    guess (docs/detection_digits.md). The reward knows no order."""
 
     class_rewards: bool = False
     """Tell the learner what each box would have earned under every class, so that the gradient has

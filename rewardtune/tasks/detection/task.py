@@ -160,13 +160,13 @@ class DetectionTask(TokenTask):
         }
 
     def target_tokens(self, framed: Framed, *, rng: np.random.Generator) -> NDArray[np.int32]:
-        """The boxes that are seen as tokens [T], in an order drawn from ``rng``."""
+        """The boxes that are seen as tokens [T], in the order that ``box_order`` says."""
         boxes = target_boxes(framed, codec=self._codec)
         if self._config.wrong_box_ratio > 0:
             boxes = with_wrong_boxes(
                 boxes, self._codec, ratio=self._config.wrong_box_ratio, confidence=WRONG, rng=rng
             )
-        return self._codec.encode(boxes, rng=rng)
+        return self._codec.encode(boxes, order=self._config.box_order, rng=rng)
 
     def score(self, decoded: Decoded[list[DetectedBox], None], framed: Framed) -> Score:
         """Rewards of a group's rollouts, in objects; see ``definition.detection_reward``.

@@ -54,6 +54,22 @@ def test_decoding_undoes_encoding_up_to_order_and_rounding(seed: int, num_boxes:
     np.testing.assert_array_equal(found.confidence_N, 2)
 
 
+@given(seed=st.integers(0, 1000), num_boxes=st.integers(0, 20))
+def test_left_to_right_is_by_the_left_edge_then_the_upper_of_the_same_boxes(
+    seed: int, num_boxes: int
+) -> None:
+    boxes = random_boxes(num_boxes, seed=seed)
+    boxes.yxyx_N4[::3, 1] = 0.25
+    draws = [np.random.default_rng(seed) for _ in range(2)]
+    mixed = CODEC.encode(boxes, rng=draws[0]).reshape(-1, 6)
+    lined = CODEC.encode(boxes, order="left_to_right", rng=draws[1]).reshape(-1, 6)
+    found = lined[lined[:, 5] > 0]
+    corners = [(x0, y0) for y0, x0, *_ in found.tolist()]
+    assert corners == sorted(corners)
+    assert sorted(map(tuple, lined.tolist())) == sorted(map(tuple, mixed.tolist()))
+    assert draws[0].bit_generator.state == draws[1].bit_generator.state
+
+
 def test_of_too_many_boxes_a_random_subset_is_kept() -> None:
     boxes = random_boxes(40)
     seen = set()
