@@ -22,6 +22,7 @@ from rewardtune.records import ScoredGroup
 from rewardtune.records.score_promise import STEP_REWARD
 from rewardtune.transport.queue.job_queue import CommitOutcome, Job, JobQueue, QueueLimits
 from rewardtune.transport.queue.redis_queue import RedisJobQueue
+from rewardtune.transport.security.config import SecurityConfig
 from rewardtune.transport.wire import scored_group_from_bytes, scored_group_to_bytes
 
 PAUSE_SECONDS = 0.02
@@ -78,5 +79,6 @@ class TwoWritesCluster(RayCluster):
         return super().start(name, kind, settings, num_cpus=num_cpus, num_gpus=num_gpus)
 
 
-def _connect(url: str, *, run: str, lease_seconds: float) -> JobQueue:
-    return TwoWritesQueue.connect(url, run=run, limits=QueueLimits(lease_seconds=lease_seconds))
+def _connect(url: str, *, run: str, lease_seconds: float, security: SecurityConfig) -> JobQueue:
+    limits = QueueLimits(lease_seconds=lease_seconds)
+    return TwoWritesQueue.connect(url, run=run, limits=limits, security=security)
