@@ -11,7 +11,7 @@ import pytest
 
 from rewardtune.config.run_config import RunConfig
 from rewardtune.policies.policy_file import load_policy
-from tests.tutorial import commands, do, printed
+from tests.tutorial import commands, do, of_fewer_scenes, printed, write_configs
 
 pytestmark = pytest.mark.slow
 
@@ -32,10 +32,6 @@ SMALLER = {
         "log_every = 10": "log_every = 1",
     },
 }
-FEWER_SCENES = (
-    "--scenes-train 8000 --scenes-holdout 300",
-    "--scenes-train 200 --scenes-holdout 20",
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +41,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / MODULE).parent.mkdir(parents=True)
     (folder / MODULE).write_text(printed(PAGE, "python")[MODULE])
-    for name, content in printed(PAGE, "toml").items():
-        for before, after in SMALLER[name].items():
-            assert before in content, f"{name} has no {before}"
-            content = content.replace(before, after)
-        (folder / name).write_text(content)
+    write_configs(folder, PAGE, SMALLER)
     data, *rest = commands(PAGE)
-    assert FEWER_SCENES[0] in data
-    do(folder, [data.replace(*FEWER_SCENES), *rest])
+    do(folder, [of_fewer_scenes(data), *rest])
     return folder
 
 

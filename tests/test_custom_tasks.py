@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.rewardtune.tiny_run import weight_digest
-from tests.tutorial import commands, do, printed
+from tests.tutorial import commands, do, of_fewer_scenes, printed, write_configs
 
 pytestmark = pytest.mark.slow
 
@@ -32,10 +32,6 @@ SMALLER = {
         "log_every = 10": "log_every = 1",
     },
 }
-FEWER_SCENES = (
-    "--scenes-train 8000 --scenes-holdout 300",
-    "--scenes-train 200 --scenes-holdout 20",
-)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +43,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in printed(PAGE, "python").items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    for name, content in printed(PAGE, "toml").items():
-        for before, after in SMALLER[name].items():
-            assert before in content, f"{name} has no {before}"
-            content = content.replace(before, after)
-        (folder / name).write_text(content)
+    write_configs(folder, PAGE, SMALLER)
     look, likelihood, *_ = commands(PAGE)
-    assert FEWER_SCENES[0] in look
-    do(folder, [look.replace(*FEWER_SCENES), likelihood])
+    do(folder, [of_fewer_scenes(look), likelihood])
     return folder
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -17,6 +15,7 @@ from transformers import BertTokenizer, VisionEncoderDecoderModel
 
 from rewardtune.policies.hugging_face.config import quietly
 from tests.rewardtune.policies.hugging_face_models import PIECES, save_model, tiny_model
+from tests.tutorial import do
 
 pytestmark = pytest.mark.slow
 
@@ -65,15 +64,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     bring(folder)
     _, *after_installing = commands()
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\n".join(after_installing)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    do(folder, ["export OMP_NUM_THREADS=1\n", "\n".join(after_installing)])
     return folder
 
 

@@ -102,8 +102,8 @@ def resolve(
             servers not asked.
         search_path: where to look for modules of the user's; ``sys.path`` by default.
         security: what servers at ``grpcs://`` are called with.
-        policy: kind of the run's policy. It decides no reward, but a run's identity covers its
-            source where it is the user's, "module:Class".
+        policy: "module:Class" of the run's policy where that is the user's. It decides no reward,
+            but a run's identity covers its source.
 
     Raises:
         ValueError: a file or module that is missing.
@@ -114,7 +114,7 @@ def resolve(
     files = {name: reward_artefacts(part, folder=artefacts) for name, part in functions}
     if contents is None:
         contents = _contents(task, reward, files, search_path=search_path, security=security)
-        if policy is not None and ":" in policy:
+        if policy is not None:
             own = _own(class_sources(policy, of=f"policy.kind = '{policy}'"))
             contents["policy.kind"] = f"{policy}@{_digest_of(own)}"
     return Resolved(

@@ -20,7 +20,7 @@ from reward_workers.config import RewardWorkerConfig
 from reward_workers.scoring.config import RewardConfig
 from rewardtune.config.cluster_config import ClusterConfig
 from rewardtune.datasets.view import ViewConfig
-from rewardtune.policies.find import OURS, is_from_outside
+from rewardtune.policies.find import OURS, is_from_outside, is_kind
 from rewardtune.tasks.artefacts import with_options
 from rewardtune.tasks.vocabulary import Vocabulary
 from rewardtune.transport.security.config import SecurityConfig
@@ -142,7 +142,7 @@ class PolicyConfig(Section):
                 f"policy.readout_seen_as = {self.readout_seen_as} but nothing is read out: set "
                 "policy.readout = true, which takes it from the task, or leave the key out"
             )
-        if self.kind is not None and not is_from_outside(self.kind) and self.kind not in OURS:
+        if self.kind is not None and not is_kind(self.kind):
             raise ValueError(
                 f"policy.kind = '{self.kind}' is unknown: use one of {', '.join(OURS)}, or "
                 "'module:Class' of a class of your own"

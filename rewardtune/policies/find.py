@@ -25,6 +25,11 @@ def is_from_outside(kind: str) -> bool:
     return ":" in kind
 
 
+def is_kind(kind: str) -> bool:
+    """Whether it names a class at all: whether that is there shows when it is imported."""
+    return kind in OURS or is_from_outside(kind)
+
+
 def policy_class(kind: str) -> type[Policy]:
     """The class of a policy.
 
@@ -37,7 +42,7 @@ def policy_class(kind: str) -> type[Policy]:
     """
     from rewardtune.policies.policy import Policy
 
-    if kind not in OURS and not is_from_outside(kind):
+    if not is_kind(kind):
         raise ValueError(
             f"policy kind '{kind}' is unknown: use one of {', '.join(OURS)}, or 'module:Class' of "
             "a class of your own"

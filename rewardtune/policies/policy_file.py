@@ -27,7 +27,7 @@ from rewardtune.layers.weight_file import (
     stored_tensors,
     write_weights,
 )
-from rewardtune.policies.find import OURS, is_from_outside, policy_class
+from rewardtune.policies.find import OURS, is_kind, policy_class
 from rewardtune.policies.policy import Policy
 from rewardtune.shipped import find_file
 
@@ -230,8 +230,7 @@ def _parse(path: Path, metadata: Mapping[str, str]) -> _Metadata:
         parsed = _Metadata.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         raise PolicyFileError(f"policy {path} is damaged: metadata: {_first(error)}") from error
-    is_known = parsed.architecture in OURS or is_from_outside(parsed.architecture)
-    if parsed.format != _FORMAT or not is_known:
+    if parsed.format != _FORMAT or not is_kind(parsed.architecture):
         raise PolicyFileError(
             f"policy {path} is '{parsed.architecture}' in format {parsed.format}, but this "
             f"version of rewardtune reads {', '.join(OURS)} in format {_FORMAT}: use the version "

@@ -15,6 +15,7 @@ from rewardtune.config.run_config import ConfigError, PolicyConfig, RunConfig
 from rewardtune.datasets.order import DataOrder
 from rewardtune.datasets.shards.dataset import ShardDataset, open_dataset
 from rewardtune.policies.draw import Decoding
+from rewardtune.policies.find import is_from_outside
 from rewardtune.policies.policy import Policy
 from rewardtune.policies.policy_file import policy_digest
 from rewardtune.policies.weights import is_float32_only
@@ -54,6 +55,7 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
     Raises:
         ConfigError, ValueError, OSError: with one line that says what to fix.
     """
+    kind = config.policy.kind
     resolved = resolve(
         config.task,
         config.task_options,
@@ -61,7 +63,7 @@ def assemble(config: RunConfig, *, on_cpu: bool = False) -> Parts:
         artefacts=config.operations.artefacts,
         contents=config.contents or None,
         security=config.security,
-        policy=config.policy.kind,
+        policy=kind if kind is not None and is_from_outside(kind) else None,
     )
     return _open(config, resolved, _start_digests(config.policy), on_cpu=on_cpu)
 

@@ -97,7 +97,7 @@ class EncoderDecoder(VitPolicy):
         vocabulary_to: Mapping[str, Any],
         framing: Framing,
     ) -> Self:
-        """To other classes, another input size or shorter sequences: see ``carry``."""
+        """To other classes, another input size or another length: see ``carry``."""
         return carry(
             self,
             vocabulary_from=vocabulary_from,
